@@ -1,0 +1,2 @@
+//! duet: the self-hosted backend of one-to-one video chat.
+pub mod base;
