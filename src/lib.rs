@@ -1,2 +1,3 @@
 //! duet: the self-hosted backend of one-to-one video chat.
 pub mod base;
+pub mod message;

@@ -1,0 +1,78 @@
+//! What an endpoint may ask of the shard that serves it. The shell implements it; tests implement it in memory.
+
+use std::net::IpAddr;
+
+use crate::base::{Random, Time, Token, TokenHash, UserId};
+use crate::domain::rate::{Action, Bucket, Key, Limit, Standing};
+use crate::message::model::Login;
+use crate::message::store;
+
+use super::Settings;
+
+/// The store did not answer, or refused: 503.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Unavailable;
+
+/// The hashing pool is full: 429.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Busy;
+
+/// Counts that `/health` and `/stats/live` show, over all shards of this process.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Live {
+    /// Users whose presence is online.
+    pub online_users: usize,
+    /// Users with an authenticated socket, and sockets in all.
+    pub connected_users: usize,
+    pub sockets: usize,
+    /// Bytes; 0 where the system does not tell.
+    pub heap_used: u64,
+    pub heap_total: u64,
+    pub resident: u64,
+    pub users_cache: CacheCounts,
+    pub sessions_cache: CacheCounts,
+}
+
+/// Size and effect of one cache.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct CacheCounts {
+    pub size: usize,
+    pub max: usize,
+    pub hits: u64,
+    pub misses: u64,
+}
+
+/// One person in the queue, as [`Host::queue`] visits them.
+pub type QueueVisitor<'a> = &'a mut dyn FnMut(&crate::message::Card);
+
+/// The shard, seen from an endpoint. Asynchronous calls may take milliseconds; state may have changed after them.
+#[allow(async_fn_in_trait)]
+pub trait Host {
+    /// Now.
+    fn now(&self) -> Time;
+    /// How this server was configured.
+    fn settings(&self) -> &Settings;
+    /// Lends the shard's generator.
+    fn draw<T>(&self, draw: impl FnOnce(&mut Random) -> T) -> T;
+    /// Asks the store. `Reply::Failed` has been logged and turned into `Unavailable`.
+    async fn store(&self, request: store::Request) -> Result<store::Reply, Unavailable>;
+    /// The login of a token, from the cache or the store; `None` when there is none (it may be expired or inactive).
+    async fn login(&self, token: &Token) -> Result<Option<Login>, Unavailable>;
+    /// Hashes a password (argon2id) off this thread.
+    async fn hash_password(&self, password: String) -> Result<String, Busy>;
+    /// Whether the password fits the PHC string; with `None` it takes as long and is false (D25).
+    async fn verify_password(&self, password: String, hash: Option<String>) -> Result<bool, Busy>;
+    /// Looks at or counts in a rate window, at its home shard.
+    async fn rate(&self, address: IpAddr, bucket: Bucket, key: Key, limit: Limit, action: Action) -> Standing;
+    /// Forgets what is cached of the user and tells and closes connections of sessions other than `except`;
+    /// done on every shard when it returns.
+    async fn sessions_ended(&self, user: UserId, except: TokenHash);
+    /// Forgets what is cached of the user's login.
+    async fn login_changed(&self, user: UserId);
+    /// Visits everybody who is available, in the order they became so.
+    fn queue(&self, visit: QueueVisitor<'_>);
+    /// Whether this user is available.
+    fn available(&self, user: UserId) -> bool;
+    /// Counts for `/health`.
+    async fn live(&self) -> Live;
+}

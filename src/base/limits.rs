@@ -1,0 +1,121 @@
+//! Every fixed bound in one place, with its unit in its name and its source beside it. Settings override some.
+
+/// Largest message from a client, bytes (contract 3.1, `maxPayload`).
+pub const MESSAGE_BYTES_MAX: usize = 1_000_000;
+/// Largest HTTP request head, bytes; over it 431 (RFC 6585 5).
+pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Most header fields of a request; over it 431.
+pub const HEADERS_MAX: usize = 64;
+/// Largest JSON body, bytes (contract 2.1); over it 413.
+pub const BODY_BYTES_MAX: usize = 100 * 1024;
+/// Time to receive a whole request head from its first byte, or from the accept; over it 408.
+pub const HEAD_TIMEOUT_MS: u64 = 10_000;
+/// Time to receive a whole request body; over it 408.
+pub const BODY_TIMEOUT_MS: u64 = 20_000;
+/// An idle keep-alive connection is closed after this.
+pub const IDLE_TIMEOUT_MS: u64 = 75_000;
+/// Bytes that wait to be written to one client; over it the client is closed as a slow reader.
+pub const OUTBOX_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Heartbeat period (contract 3.1, `pingInterval`).
+pub const PING_INTERVAL_MS: u64 = 25_000;
+/// Time to answer a heartbeat (contract 3.1, `pingTimeout`).
+pub const PING_TIMEOUT_MS: u64 = 60_000;
+/// A connection that has not authenticated by then is closed (contract 8, D16).
+pub const UNBOUND_TIMEOUT_MS: u64 = 30_000;
+/// Time for the peer to answer a WebSocket close frame before the socket is closed anyway (RFC 6455 7.1.1).
+pub const CLOSE_TIMEOUT_MS: u64 = 2_000;
+/// Living connections of one user; over it the oldest is told and closed.
+pub const USER_CONNECTIONS_MAX: usize = 8;
+
+/// Shortest and longest wanted duration of a call, seconds (contract 4.1); 1..59 are raised (Decided 2).
+pub const CALL_SECONDS_MIN: u32 = 60;
+/// See [`CALL_SECONDS_MIN`].
+pub const CALL_SECONDS_MAX: u32 = 1800;
+/// Allowance for setting up media, added to the agreed time before the server ends a call (D38).
+pub const CALL_ALLOWANCE_MS: u64 = 120_000;
+/// A shorter call that ends by disconnect leaves no trace; a shorter one that ends otherwise no history (contract 4.3).
+pub const CALL_RECORDED_SECONDS_MIN: u64 = 5;
+/// From this length a call counts as completed (contract 4.3).
+pub const CALL_COMPLETED_SECONDS_MIN: u64 = 30;
+/// Time in which a lost connection may come back without consequences (contract 3.5, D6).
+pub const GRACE_MS: u64 = 5_000;
+/// Signals, chat and socials held for a participant who is not in the room yet; over it the sender is refused (D37).
+pub const HELD_MAX: usize = 256;
+/// Bytes of the same.
+pub const HELD_BYTES_MAX: usize = 512 * 1024;
+/// Chat and social messages kept of one call; over it the sender is refused.
+pub const CHAT_LOG_MAX: usize = 2_000;
+/// Longest chat text, Unicode scalar values (contract 4.5); longer is cut.
+pub const CHAT_CHARS_MAX: usize = 500;
+/// For how long the participants of an ended call can ask for its end again (D9).
+pub const RECENT_CALL_MS: u64 = 600_000;
+/// How many (participant, ended call) pairs a shard remembers for that; over it the oldest is forgotten.
+pub const RECENT_CALLS_MAX: usize = 16_384;
+
+/// Time to live of an invite as told to the callee, and what each "keep waiting" adds (contract 4.1).
+pub const INVITE_TTL_MS: u64 = 20_000;
+/// Slack before the server ends an unanswered invite itself (D5).
+pub const INVITE_SLACK_MS: u64 = 15_000;
+/// Most "keep waiting" per invite (D39).
+pub const INVITE_EXTENSIONS_MAX: u32 = 5;
+/// Invites one user may have open at once; over it `error`.
+pub const INVITES_OUTGOING_MAX: usize = 4;
+/// Invites that may ring at one user at once; over it the caller hears `busy`.
+pub const INVITES_INCOMING_MAX: usize = 16;
+/// Time for the caller's home to answer an accept before the callee is free again.
+pub const ACCEPT_TIMEOUT_MS: u64 = 5_000;
+
+/// Cooldown after a decline, after a call, and after a disconnect in a call (contract 4.2).
+pub const COOLDOWN_LONG_MS: u64 = 24 * 3_600_000;
+/// Cooldown after a rescinded or unanswered invite, or when the caller went away (contract 4.2, Decided 1).
+pub const COOLDOWN_SHORT_MS: u64 = 3_600_000;
+
+/// Presence changes are gathered for this long, then published once per user (D15).
+pub const PUBLISH_TICK_MS: u64 = 10;
+/// Least time between two announcements of `presence:join` by one user (contract 3.3).
+pub const PRESENCE_INTERVAL_MS: u64 = 2_000;
+/// Users in one published batch.
+pub const PUBLISH_BATCH_MAX: usize = 512;
+/// Writes to the store that a shard keeps retrying while it fails; over it the oldest is counted as lost.
+pub const WRITES_PENDING_MAX: usize = 4_096;
+/// Pause before a failed write is tried again.
+pub const WRITE_RETRY_MS: u64 = 500;
+
+/// Session lifetimes (contract 4.4).
+pub const GUEST_SESSION_MS: u64 = 7 * 24 * 3_600_000;
+/// See [`GUEST_SESSION_MS`].
+pub const PERMANENT_SESSION_MS: u64 = 30 * 24 * 3_600_000;
+/// Longest name, characters (D34).
+pub const NAME_CHARS_MAX: usize = 100;
+/// Entries in a socials object, and characters of each key and value (D34).
+pub const SOCIALS_MAX: usize = 10;
+/// See [`SOCIALS_MAX`].
+pub const SOCIAL_CHARS_MAX: usize = 100;
+/// Password length, characters (D26); the upper bound keeps hashing cheap to refuse.
+pub const PASSWORD_CHARS_MIN: usize = 8;
+/// See [`PASSWORD_CHARS_MIN`].
+pub const PASSWORD_CHARS_MAX: usize = 128;
+/// Longest e-mail address, bytes (RFC 5321 4.5.3.1.3, less the angle brackets).
+pub const EMAIL_BYTES_MAX: usize = 254;
+/// Longest User-Agent that is stored, bytes; longer is cut.
+pub const DEVICE_BYTES_MAX: usize = 256;
+/// Calls listed by `/room/history`, newest first.
+pub const HISTORY_LIST_MAX: usize = 200;
+/// Entries of `lastSessions` (contract 2.6).
+pub const LAST_SESSIONS_MAX: usize = 10;
+
+/// Messages waiting in a shard's inbox; over it the sender keeps them in its overflow.
+pub const INBOX_MAX: usize = 8_192;
+/// Messages a shard keeps for another whose inbox is full; over it the message is shed and counted.
+pub const OVERFLOW_MAX: usize = 65_536;
+/// Requests waiting for the store; over it they are refused as unavailable.
+pub const STORE_QUEUE_MAX: usize = 16_384;
+/// Rate-limit counters per shard; over it the one that ends first makes room.
+pub const RATE_COUNTERS_MAX: usize = 65_536;
+
+const _: () = assert!(MESSAGE_BYTES_MAX < OUTBOX_BYTES_MAX, "one message must fit an outbox");
+const _: () = assert!(CALL_SECONDS_MIN < CALL_SECONDS_MAX);
+const _: () = assert!(CALL_RECORDED_SECONDS_MIN <= CALL_COMPLETED_SECONDS_MIN);
+const _: () = assert!(HELD_BYTES_MAX < OUTBOX_BYTES_MAX, "held messages must fit an outbox when they are let go");
+const _: () = assert!(PUBLISH_BATCH_MAX < INBOX_MAX);

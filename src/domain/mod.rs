@@ -1,0 +1,2 @@
+//! The product's rules.
+pub mod rate;

@@ -1,0 +1,353 @@
+//! All that a browser may say over a socket (contract 3.3), decoded from the JSON array `["event", payload]`.
+//!
+//! Decoding is one pass: the event's name selects the payload's type before the payload is read. Signalling payloads
+//! (SDP, ICE) are not read at all: their bytes are kept as they came in. What is said is validated here as far as it
+//! can be without knowing anybody's state; the rest is the domain's.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::model::Socials;
+use crate::base::limits::{CALL_SECONDS_MAX, CALL_SECONDS_MIN, CHAT_CHARS_MAX, SOCIAL_CHARS_MAX, SOCIALS_MAX};
+use crate::base::{CallId, InviteId, Token, UserId};
+
+/// One event from a client. An id that is no id names nothing: it decodes to `None` and meets the rule for unknown ones.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ClientEvent {
+    /// `None`: no token, or one that cannot be ours.
+    Auth {
+        token: Option<Token>,
+    },
+    PresenceJoin,
+    PresenceLeave,
+    QueueJoin,
+    QueueLeave,
+    Invite {
+        callee: Option<UserId>,
+        seconds: Option<Seconds>,
+    },
+    Accept {
+        invite: Option<InviteId>,
+        seconds: Option<Seconds>,
+    },
+    Decline {
+        invite: Option<InviteId>,
+    },
+    ExtendWait {
+        callee: Option<UserId>,
+    },
+    Rescind {
+        callee: Option<UserId>,
+    },
+    RoomJoin {
+        room: Option<CallId>,
+    },
+    Signal {
+        room: Option<CallId>,
+        kind: SignalKind,
+        payload: Bytes,
+    },
+    /// Cleaned already; `None` when nothing is left of it.
+    Chat {
+        room: Option<CallId>,
+        text: Option<String>,
+    },
+    GiveSocial {
+        room: Option<CallId>,
+        socials: Socials,
+    },
+    End {
+        room: Option<CallId>,
+    },
+}
+
+/// Which of the three signalling events (contract 3.3).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SignalKind {
+    Offer,
+    Answer,
+    Ice,
+}
+
+/// A wanted duration within the bounds of contract 4.1; 1..59 s were raised to 60 (Decided 2).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Seconds(u32);
+
+impl Seconds {
+    /// `seconds` if it is allowed, raised if it is positive but short.
+    pub fn new(seconds: u32) -> Option<Self> {
+        (1..=CALL_SECONDS_MAX).contains(&seconds).then(|| Self(seconds.max(CALL_SECONDS_MIN)))
+    }
+
+    /// The number.
+    pub fn get(self) -> u32 {
+        self.0
+    }
+
+    fn decode(raw: Option<&RawValue>) -> Option<Self> {
+        let number: f64 = raw?.get().parse().ok()?;
+        let allowed = number.fract() == 0.0 && (1.0..=f64::from(CALL_SECONDS_MAX)).contains(&number);
+        allowed.then_some(number as u32).and_then(Self::new)
+    }
+}
+
+/// Why an event was not understood.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// No such event: ignored, as Socket.IO does with an event nobody listens to.
+    Unknown,
+    /// The event is known, its payload is not what it needs: answered by `error` with this text.
+    Malformed(&'static str),
+    /// Not an array that starts with a name: a broken client (Socket.IO: parse error).
+    NotAnEvent,
+}
+
+impl ClientEvent {
+    /// Decodes `["event", payload, …]`; what follows the payload is ignored.
+    pub fn decode(json: &[u8]) -> Result<Self, Refusal> {
+        let mut deserializer = serde_json::Deserializer::from_slice(json);
+        let decoded = deserializer.deserialize_seq(EventVisitor).map_err(|_| Refusal::NotAnEvent)?;
+        deserializer.end().map_err(|_| Refusal::NotAnEvent)?;
+        decoded
+    }
+
+    /// The wire name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Auth { .. } => "auth",
+            Self::PresenceJoin => "presence:join",
+            Self::PresenceLeave => "presence:leave",
+            Self::QueueJoin => "queue:join",
+            Self::QueueLeave => "queue:leave",
+            Self::Invite { .. } => "call:invite",
+            Self::Accept { .. } => "call:accept",
+            Self::Decline { .. } => "call:decline",
+            Self::ExtendWait { .. } => "call:extend-wait",
+            Self::Rescind { .. } => "call:rescind",
+            Self::RoomJoin { .. } => "room:join",
+            Self::Signal { kind, .. } => kind.event(),
+            Self::Chat { .. } => "room:chat",
+            Self::GiveSocial { .. } => "room:giveSocial",
+            Self::End { .. } => "call:end",
+        }
+    }
+}
+
+impl SignalKind {
+    /// The event's name, the same in both directions.
+    pub fn event(self) -> &'static str {
+        match self {
+            Self::Offer => "rtc:offer",
+            Self::Answer => "rtc:answer",
+            Self::Ice => "rtc:ice",
+        }
+    }
+
+    /// The payload's field.
+    pub fn field(self) -> &'static str {
+        match self {
+            Self::Offer => "offer",
+            Self::Answer => "answer",
+            Self::Ice => "candidate",
+        }
+    }
+}
+
+struct EventVisitor;
+
+impl<'de> Visitor<'de> for EventVisitor {
+    type Value = Result<ClientEvent, Refusal>;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("an array that starts with an event name")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let name: Cow<'de, str> = seq.next_element()?.ok_or_else(|| serde::de::Error::custom("empty"))?;
+        let fields = seq.next_element_seed(PayloadSeed)?.unwrap_or_default();
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(build(&name, &fields))
+    }
+}
+
+/// The fields that any event may carry. One set for all: no two events use a name differently.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct Fields<'a> {
+    #[serde(borrow)]
+    session_token: Option<&'a RawValue>,
+    #[serde(borrow)]
+    to_user_id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    invite_id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    requested_seconds: Option<&'a RawValue>,
+    #[serde(borrow)]
+    room_id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    offer: Option<&'a RawValue>,
+    #[serde(borrow)]
+    answer: Option<&'a RawValue>,
+    #[serde(borrow)]
+    candidate: Option<&'a RawValue>,
+    #[serde(borrow)]
+    text: Option<&'a RawValue>,
+    #[serde(borrow)]
+    socials: Option<&'a RawValue>,
+}
+
+/// Reads an object's fields; any other JSON value counts as an object without fields.
+struct PayloadSeed;
+
+impl<'de> DeserializeSeed<'de> for PayloadSeed {
+    type Value = Fields<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        let raw = <&'de RawValue>::deserialize(deserializer)?;
+        Ok(serde_json::from_str(raw.get()).unwrap_or_default())
+    }
+}
+
+fn build(name: &str, fields: &Fields) -> Result<ClientEvent, Refusal> {
+    let room = || id(fields.room_id, CallId::decode, "roomId must be a string");
+    let callee = || id(fields.to_user_id, UserId::decode, "toUserId must be a string");
+    let invite = || id(fields.invite_id, InviteId::decode, "inviteId must be a string");
+    let seconds = || Seconds::decode(fields.requested_seconds);
+    let signal = |kind: SignalKind, payload: Option<&RawValue>| {
+        let payload = payload.ok_or(Refusal::Malformed("the signalling payload is missing"))?;
+        Ok(ClientEvent::Signal { room: room()?, kind, payload: Bytes::copy_from_slice(payload.get().as_bytes()) })
+    };
+    Ok(match name {
+        "auth" => ClientEvent::Auth { token: text(fields.session_token).and_then(|text| Token::decode(&text)) },
+        "presence:join" => ClientEvent::PresenceJoin,
+        "presence:leave" => ClientEvent::PresenceLeave,
+        "queue:join" => ClientEvent::QueueJoin,
+        "queue:leave" => ClientEvent::QueueLeave,
+        "call:invite" => ClientEvent::Invite { callee: callee()?, seconds: seconds() },
+        "call:accept" => ClientEvent::Accept { invite: invite()?, seconds: seconds() },
+        "call:decline" => ClientEvent::Decline { invite: invite()? },
+        "call:extend-wait" => ClientEvent::ExtendWait { callee: callee()? },
+        "call:rescind" => ClientEvent::Rescind { callee: callee()? },
+        "room:join" => ClientEvent::RoomJoin { room: room()? },
+        "rtc:offer" => signal(SignalKind::Offer, fields.offer)?,
+        "rtc:answer" => signal(SignalKind::Answer, fields.answer)?,
+        "rtc:ice" => signal(SignalKind::Ice, fields.candidate)?,
+        "room:chat" => {
+            let text = text(fields.text).ok_or(Refusal::Malformed("text must be a string"))?;
+            ClientEvent::Chat { room: room()?, text: clean_chat(&text) }
+        }
+        "room:giveSocial" => {
+            let socials = fields.socials.and_then(|raw| serde_json::from_str(raw.get()).ok());
+            let socials = socials.filter(socials_allowed).ok_or(Refusal::Malformed(SOCIALS_RULE))?;
+            ClientEvent::GiveSocial { room: room()?, socials }
+        }
+        "call:end" => ClientEvent::End { room: room()? },
+        _ => return Err(Refusal::Unknown),
+    })
+}
+
+/// What [`socials_allowed`] demands, as told to clients.
+pub const SOCIALS_RULE: &str = "socials must be an object of at most 10 strings of at most 100 characters";
+
+/// Whether socials keep their bounds (D34).
+pub fn socials_allowed(socials: &Socials) -> bool {
+    let fits = |text: &str| text.chars().count() <= SOCIAL_CHARS_MAX && !text.chars().any(char::is_control);
+    socials.len() <= SOCIALS_MAX && socials.iter().all(|(key, value)| !key.is_empty() && fits(key) && fits(value))
+}
+
+/// Chat text as it is passed on (Decided 4): without control characters, trimmed, cut; `None` when nothing is left.
+fn clean_chat(text: &str) -> Option<String> {
+    let kept: String = text.chars().filter(|c| !c.is_control()).collect();
+    let cut: String = kept.trim().chars().take(CHAT_CHARS_MAX).collect();
+    (!cut.is_empty()).then_some(cut)
+}
+
+fn id<T>(raw: Option<&RawValue>, decode: fn(&str) -> Option<T>, rule: &'static str) -> Result<Option<T>, Refusal> {
+    text(raw).map(|text| decode(&text)).ok_or(Refusal::Malformed(rule))
+}
+
+fn text(raw: Option<&RawValue>) -> Option<Cow<'_, str>> {
+    #[derive(Deserialize)]
+    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+    serde_json::from_str::<Text>(raw?.get()).ok().map(|text| text.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decode(json: &str) -> Result<ClientEvent, Refusal> {
+        ClientEvent::decode(json.as_bytes())
+    }
+
+    const ID: &str = "2f1f3c58-9d5b-4a3e-8f6a-0d1c2b3a4958";
+
+    #[test]
+    fn signalling_payload_keeps_its_bytes() {
+        let json = format!(r#"["rtc:offer",{{"roomId":"{ID}","offer":{{ "sdp" : "v=0\r\n","n":1.50 }}}}]"#);
+        let Ok(ClientEvent::Signal { kind: SignalKind::Offer, payload, room }) = decode(&json) else { panic!() };
+        assert_eq!(payload, r#"{ "sdp" : "v=0\r\n","n":1.50 }"#);
+        assert_eq!(room, CallId::decode(ID));
+    }
+
+    #[test]
+    fn seconds_are_integers_in_bounds_and_short_ones_are_raised() {
+        let seconds = |text: &str| {
+            let json = format!(r#"["call:invite",{{"toUserId":"x","requestedSeconds":{text}}}]"#);
+            let Ok(ClientEvent::Invite { seconds, callee: None }) = decode(&json) else { panic!("{text}") };
+            seconds.map(Seconds::get)
+        };
+        for (text, expected) in [("1", 60), ("59", 60), ("60", 60), ("300", 300), ("300.0", 300), ("1800", 1800)] {
+            assert_eq!(seconds(text), Some(expected), "{text}");
+        }
+        for text in ["0", "-5", "1801", "1e9", "60.5", "\"60\"", "null", "[60]", "{}"] {
+            assert_eq!(seconds(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn chat_is_cleaned_but_markup_stays() {
+        let chat = |text: &str| {
+            let json = serde_json::json!(["room:chat", { "roomId": ID, "text": text }]).to_string();
+            let Ok(ClientEvent::Chat { text, .. }) = decode(&json) else { panic!() };
+            text
+        };
+        assert_eq!(chat(" a <b> c\u{0}\u{7f} ").as_deref(), Some("a <b> c"));
+        assert_eq!(chat(" \u{1} "), None);
+        assert_eq!(chat(&"é".repeat(600)).map(|text| text.chars().count()), Some(500));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused() {
+        for json in ["", "{}", "[]", "[1]", "[null]", "[\"auth\"", "[\"auth\"]x", "\"auth\"", "[[\"auth\"]]"] {
+            assert_eq!(decode(json), Err(Refusal::NotAnEvent), "{json}");
+        }
+        assert_eq!(decode(r#"["no:such"]"#), Err(Refusal::Unknown));
+        for json in [
+            r#"["call:invite"]"#,
+            r#"["call:invite",{"toUserId":7}]"#,
+            r#"["room:chat",{"roomId":"x"}]"#,
+            r#"["room:chat",{"roomId":"x","text":{"a":1}}]"#,
+            r#"["room:giveSocial",{"roomId":"x","socials":{"a":1}}]"#,
+            r#"["room:giveSocial",{"roomId":"x","socials":["a"]}]"#,
+            r#"["rtc:ice",{"roomId":"x"}]"#,
+            r#"["room:join",null]"#,
+        ] {
+            assert!(matches!(decode(json), Err(Refusal::Malformed(_))), "{json}");
+        }
+    }
+
+    #[test]
+    fn a_broken_token_is_no_token() {
+        for json in
+            [r#"["auth"]"#, r#"["auth",null]"#, r#"["auth",{"sessionToken":1}]"#, r#"["auth",{"sessionToken":"x"}]"#]
+        {
+            assert_eq!(decode(json), Ok(ClientEvent::Auth { token: None }), "{json}");
+        }
+    }
+}

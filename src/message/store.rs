@@ -1,0 +1,204 @@
+//! What the shards ask of the store, and what it answers. Every store speaks exactly this.
+//!
+//! A write is durable when its reply is sent. Repeating a write with the same ids changes nothing (a retry after a
+//! lost reply is safe). `Reply::Failed` means that nothing of the request was stored.
+
+use std::net::IpAddr;
+
+use super::model::{AccountType, Card, ChatLine, Gender, Login, Metrics, PaidStatus, Socials};
+use crate::base::{CallId, Time, TokenHash, UserId};
+
+/// One request; the comment names its reply.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// Makes a guest with a session: `SignedUp`, or `InviteCode` when the code was refused and nothing was made.
+    SignUp(Box<SignUp>),
+    /// Who a token belongs to, expired or not: `Session`.
+    Session { token: TokenHash },
+    /// Turns the guest into a permanent account and prolongs that session: `Linked` or `EmailTaken`.
+    /// For an account that is permanent already it only prolongs (the caller has checked the password, D26).
+    Link { user: UserId, token: TokenHash, email: String, password_hash: String, expires_at: Time, now: Time },
+    /// The account behind a normalised e-mail: `Account`.
+    AccountByEmail { email: String },
+    /// The account of a user: `Account`.
+    AccountByUser { user: UserId },
+    /// Starts a session and ends all others of the user: `LoggedIn`.
+    LogIn { user: UserId, session: NewSession, now: Time },
+    /// All that `/user/me` shows: `Profile`.
+    Profile { user: UserId },
+    /// Replaces the socials object: `Done`.
+    SetSocials { user: UserId, socials: Socials, now: Time },
+    /// Who this user must not or cannot meet: `Relations`.
+    Relations { user: UserId, now: Time },
+    /// Whether `caller` may invite `callee`: `Pair`.
+    Pair { caller: UserId, callee: UserId, now: Time },
+    /// Sets the cooldown of an unordered pair; a later one overwrites (contract 4.2): `Done`.
+    SetCooldown { pair: (UserId, UserId), until: Time },
+    /// Stores an ended call for both, once per call id, in one transaction: `Finished`.
+    FinishCall(Box<FinishedCall>),
+    /// The user's calls, newest first: `History`.
+    History { user: UserId, limit: usize },
+    /// Removes sessions and cooldowns that ended before `now`: `Done`.
+    Sweep { now: Time },
+}
+
+/// The answer to one request.
+#[derive(Clone, Debug)]
+pub enum Reply {
+    Done,
+    SignedUp(Box<SignedUp>),
+    InviteCode(InviteCodeRefusal),
+    Session(Option<Box<Login>>),
+    Linked,
+    EmailTaken,
+    Account(Option<Box<Account>>),
+    /// How many sessions it ended.
+    LoggedIn {
+        invalidated: u32,
+    },
+    Profile(Option<Box<Profile>>),
+    Relations(Box<Relations>),
+    /// `None`: there is no such callee.
+    Pair(Option<Pair>),
+    /// Totals of the caller and of the callee after the call.
+    Finished {
+        caller: Metrics,
+        callee: Metrics,
+    },
+    History(Vec<HistoryEntry>),
+    /// The store could not do it; nothing was changed. The text is for the log, never for a client.
+    Failed(String),
+}
+
+/// A session to be stored.
+#[derive(Clone, Debug)]
+pub struct NewSession {
+    pub token: TokenHash,
+    pub expires_at: Time,
+    pub address: IpAddr,
+    /// User-Agent, cut to [`crate::base::limits::DEVICE_BYTES_MAX`].
+    pub device: String,
+}
+
+/// A guest to be made.
+#[derive(Clone, Debug)]
+pub struct SignUp {
+    pub user: UserId,
+    pub name: String,
+    pub gender: Gender,
+    pub session: NewSession,
+    /// Unknown ones are ignored (contract 2.5).
+    pub referral_code: Option<String>,
+    /// Checked for form already. A good one costs a use and gives the new user an own code.
+    pub invite_code: Option<String>,
+    /// The code the new user gets as his own if `invite_code` is redeemed.
+    pub own_code: String,
+    pub now: Time,
+}
+
+/// A guest that was made.
+#[derive(Clone, Debug)]
+pub struct SignedUp {
+    pub login: Login,
+    /// The person the guest was introduced to, when the referral code was known.
+    pub target: Option<Card>,
+}
+
+/// Why an invite code was refused (contract 2.5).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum InviteCodeRefusal {
+    Unknown,
+    Deactivated,
+    AlreadyUsed,
+    UsedUp,
+}
+
+/// What logging in needs to know.
+#[derive(Clone, Debug)]
+pub struct Account {
+    pub card: Card,
+    pub account: AccountType,
+    pub email: Option<String>,
+    /// PHC string (argon2id); `None` for a guest.
+    pub password_hash: Option<String>,
+    /// `none`, `temporary`, `permanent` or `vindicated`; the middle two are banned.
+    pub ban_status: String,
+    pub review_status: Option<String>,
+}
+
+impl Account {
+    /// Whether this account is suspended.
+    pub fn banned(&self) -> bool {
+        matches!(self.ban_status.as_str(), "temporary" | "permanent")
+    }
+}
+
+/// The own profile of a user.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    pub card: Card,
+    pub account: AccountType,
+    pub email: Option<String>,
+    pub socials: Option<Socials>,
+    pub paid: PaidStatus,
+    pub metrics: Metrics,
+    pub created_at: Time,
+}
+
+/// Pairs that concern one user.
+#[derive(Clone, Debug, Default)]
+pub struct Relations {
+    /// The other user and when the cooldown ends; only those still running.
+    pub cooldowns: Vec<(UserId, Time)>,
+    /// Users this one reported or who reported this one (D40).
+    pub hidden: Vec<UserId>,
+}
+
+/// What an invite depends on.
+#[derive(Clone, Debug)]
+pub struct Pair {
+    /// End of a running cooldown.
+    pub cooldown_until: Option<Time>,
+    /// One of the two reported the other (D40).
+    pub hidden: bool,
+    /// The callee is banned: unreachable.
+    pub banned: bool,
+}
+
+/// A call that has ended.
+#[derive(Clone, Debug)]
+pub struct FinishedCall {
+    /// Unique; makes a repeated write harmless.
+    pub call: CallId,
+    /// `sessionId` on the wire (contract 3.5, D11).
+    pub session: String,
+    pub caller: UserId,
+    pub caller_name: String,
+    pub callee: UserId,
+    pub callee_name: String,
+    pub started_at: Time,
+    pub ended_at: Time,
+    /// Whole seconds from accept to end.
+    pub duration: u64,
+    pub messages: Vec<ChatLine>,
+    /// Whether both get a history entry and totals (contract 4.3).
+    pub recorded: bool,
+    /// Whether it counts as a completion for both.
+    pub completed: bool,
+    /// Until when the two may not call again.
+    pub cooldown_until: Option<Time>,
+}
+
+/// One entry of `/room/history`.
+#[derive(Clone, Debug)]
+pub struct HistoryEntry {
+    pub session: String,
+    pub room: CallId,
+    pub partner: UserId,
+    pub partner_name: String,
+    pub started_at: Time,
+    /// Seconds.
+    pub duration: u64,
+    /// A JSON array of [`ChatLine`], passed on as it was stored.
+    pub messages: String,
+}
