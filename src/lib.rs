@@ -6,3 +6,5 @@ pub mod hashing;
 #[cfg(feature = "server")]
 pub mod link;
 pub mod message;
+#[cfg(feature = "server")]
+pub mod store;
