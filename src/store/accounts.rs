@@ -37,6 +37,7 @@ pub(super) fn sign_up(connection: &Connection, sign_up: &SignUp) -> Result<Reply
     Ok(Reply::SignedUp(Box::new(SignedUp { login, target })))
 }
 
+/// Writes the user row: whom the referral introduces, and what the invite code opens.
 fn insert_guest(connection: &Connection, sign_up: &SignUp) -> Result<()> {
     let referral: Option<Referral> = match &sign_up.referral_code {
         Some(code) => codes::referral(connection, code)?,
@@ -63,6 +64,7 @@ fn insert_guest(connection: &Connection, sign_up: &SignUp) -> Result<()> {
     Ok(())
 }
 
+/// The public card of `user`, if there is such a user.
 fn find_card(connection: &Connection, user: UserId) -> Result<Option<Card>> {
     let sql = format!("SELECT {CARD} FROM users WHERE user_id = ?1");
     connection.prepare_cached(&sql)?.query_row([user], card).optional()
@@ -86,14 +88,17 @@ pub(super) fn link(connection: &Connection, user: UserId, email: &str, password_
     }
 }
 
+/// The account that has this e-mail: an exact match, since both sides come normalised.
 pub(super) fn by_email(connection: &Connection, email: &str) -> Result<Reply> {
     account(connection, "email = ?1", [email])
 }
 
+/// The account of `user`.
 pub(super) fn by_user(connection: &Connection, user: UserId) -> Result<Reply> {
     account(connection, "user_id = ?1", [user])
 }
 
+/// The one account that meets `condition`, a piece of SQL of ours with `key` in it.
 fn account(connection: &Connection, condition: &str, key: impl Params) -> Result<Reply> {
     let sql = format!("SELECT {CARD}, email, password_hash, ban_status, review_status FROM users WHERE {condition}");
     let account = connection.prepare_cached(&sql)?.query_row(key, |row| {
@@ -109,6 +114,7 @@ fn account(connection: &Connection, condition: &str, key: impl Params) -> Result
     account.optional().map(Reply::Account)
 }
 
+/// All that a user sees of himself.
 pub(super) fn profile(connection: &Connection, user: UserId) -> Result<Reply> {
     let sql = format!(
         "SELECT {CARD}, email, socials, paid_status, timer_total_seconds, session_count, last_sessions, created_at
@@ -128,6 +134,7 @@ pub(super) fn profile(connection: &Connection, user: UserId) -> Result<Reply> {
     profile.optional().map(Reply::Profile)
 }
 
+/// Replaces the whole socials object. To say `Done` of a user who is not there would be a lost write (D32).
 pub(super) fn set_socials(connection: &Connection, user: UserId, socials: &Socials, now: Time) -> Result<Reply> {
     let sql = "UPDATE users SET socials = ?2, updated_at = ?3 WHERE user_id = ?1";
     match connection.prepare_cached(sql)?.execute((user, Json(socials), now))? {

@@ -15,13 +15,15 @@ use crate::message::store::{FinishedCall, HistoryEntry, Reply};
 /// From so many completions on a user's own code is shown (contract 4.4).
 const UNLOCK_COMPLETIONS: u32 = 4;
 
-/// One participant, seen from the other's absence: whose row it is, and with whom the call was.
+/// One participant of a call: whose row it is, and with whom the call was.
 struct Side<'a> {
     user: UserId,
     partner: UserId,
     partner_name: &'a str,
 }
 
+/// Stores the call for both. A repeat changes nothing, not even a cooldown that was set since; it answers the totals as
+/// they are now.
 pub(super) fn finish(connection: &Connection, call: &FinishedCall) -> Result<Reply> {
     let mut repeated = call.recorded;
     for side in sides(call) {
@@ -42,6 +44,7 @@ pub(super) fn finish(connection: &Connection, call: &FinishedCall) -> Result<Rep
     Ok(Reply::Finished { caller, callee })
 }
 
+/// The call as each of the two sees it.
 fn sides(call: &FinishedCall) -> [Side<'_>; 2] {
     [
         Side { user: call.caller, partner: call.callee, partner_name: &call.callee_name },
@@ -49,6 +52,7 @@ fn sides(call: &FinishedCall) -> [Side<'_>; 2] {
     ]
 }
 
+/// Adds the history row of one side, which is what counts the call as stored.
 /// False when the row was there before, or its owner is gone.
 fn insert_history(connection: &Connection, call: &FinishedCall, side: &Side<'_>) -> Result<bool> {
     let sql = "INSERT INTO chat_history (session_id, user_id, partner_id, partner_name, room_id, started_at, duration,
@@ -70,6 +74,7 @@ fn insert_history(connection: &Connection, call: &FinishedCall, side: &Side<'_>)
     Ok(inserted == 1)
 }
 
+/// Counts a call that has just been stored, and remembers it among the last ones.
 fn add_to_totals(connection: &Connection, user: UserId, call: &FinishedCall) -> Result<()> {
     let mut totals = totals(connection, user)?;
     totals.last_sessions.push(LastSession { at: call.ended_at, duration: call.duration });
@@ -87,7 +92,8 @@ fn add_to_totals(connection: &Connection, user: UserId, call: &FinishedCall) -> 
     Ok(())
 }
 
-/// False when it was counted before, or the user is gone.
+/// Notes that one side has completed this call.
+/// False when it was noted before, or the user is gone.
 fn insert_completion(connection: &Connection, call: &FinishedCall, side: &Side<'_>) -> Result<bool> {
     let sql = "INSERT INTO session_completions (user_id, room_id, partner_id, duration_seconds, completed_at)
          SELECT user_id, :room, :partner, :duration, :ended_at FROM users WHERE user_id = :user
@@ -115,12 +121,13 @@ fn count_completion(connection: &Connection, user: UserId, now: Time) -> Result<
     Ok(())
 }
 
-/// Zeros for a user who is gone.
+/// The totals of `user`; zeros for a user who is gone.
 fn totals(connection: &Connection, user: UserId) -> Result<Metrics> {
     let sql = "SELECT timer_total_seconds, session_count, last_sessions FROM users WHERE user_id = ?1";
     Ok(connection.prepare_cached(sql)?.query_row([user], metrics).optional()?.unwrap_or_default())
 }
 
+/// The last `limit` calls of `user` by their start, newest first; of two that started at once, the later stored first.
 pub(super) fn history(connection: &Connection, user: UserId, limit: usize) -> Result<Reply> {
     let sql = "SELECT session_id, room_id, partner_id, partner_name, started_at, duration, messages FROM chat_history
          WHERE user_id = ?1 ORDER BY started_at DESC, rowid DESC LIMIT ?2";

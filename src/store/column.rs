@@ -45,7 +45,7 @@ pub(super) fn metrics(row: &Row<'_>) -> Result<Metrics> {
     })
 }
 
-/// A number that is never negative; the largest that a column holds stands for all that are larger.
+/// A number that is never negative: SQLite has only signed ones. The largest that a column holds stands for all that are larger.
 pub(super) struct Count(pub u64);
 
 /// A value kept as JSON text.
@@ -64,6 +64,7 @@ impl FromSql for Count {
     }
 }
 
+/// Milliseconds since the epoch.
 impl ToSql for Time {
     fn to_sql(&self) -> Result<ToSqlOutput<'_>> {
         Ok(i64::try_from(self.0).unwrap_or(i64::MAX).into())
@@ -89,6 +90,7 @@ impl<T: DeserializeOwned> FromSql for Json<T> {
     }
 }
 
+/// The 16 bytes of the UUID.
 impl ToSql for UserId {
     fn to_sql(&self) -> Result<ToSqlOutput<'_>> {
         Ok(self.as_bytes().as_slice().into())
@@ -101,6 +103,7 @@ impl FromSql for UserId {
     }
 }
 
+/// The 16 bytes of the UUID.
 impl ToSql for CallId {
     fn to_sql(&self) -> Result<ToSqlOutput<'_>> {
         Ok(self.as_bytes().as_slice().into())
@@ -113,6 +116,7 @@ impl FromSql for CallId {
     }
 }
 
+/// The 32 bytes of the SHA-256.
 impl ToSql for TokenHash {
     fn to_sql(&self) -> Result<ToSqlOutput<'_>> {
         Ok(self.0.as_slice().into())
@@ -125,6 +129,7 @@ impl FromSql for TokenHash {
     }
 }
 
+/// The wire's word.
 impl ToSql for Gender {
     fn to_sql(&self) -> Result<ToSqlOutput<'_>> {
         Ok(self.as_str().into())
@@ -137,6 +142,7 @@ impl FromSql for Gender {
     }
 }
 
+/// The wire's word; reading an unknown one gives no access.
 impl ToSql for PaidStatus {
     fn to_sql(&self) -> Result<ToSqlOutput<'_>> {
         Ok(self.as_str().into())

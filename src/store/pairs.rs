@@ -12,6 +12,7 @@ use crate::message::store::{Pair, Relations, Reply};
 /// Entries of each list of [`Relations`]; of more, the cooldowns that end last and the newest reports are told.
 const RELATIONS_MAX: u32 = 4_096;
 
+/// The cooldowns of `user` that run at `now`, and whom he must not meet.
 pub(super) fn relations(connection: &Connection, user: UserId, now: Time) -> Result<Reply> {
     let cooldowns = "SELECT higher_id AS other, expires_at FROM cooldowns WHERE lower_id = :user AND expires_at > :now
          UNION ALL SELECT lower_id, expires_at FROM cooldowns WHERE higher_id = :user AND expires_at > :now
@@ -33,6 +34,7 @@ pub(super) fn relations(connection: &Connection, user: UserId, now: Time) -> Res
     Ok(Reply::Relations(Box::new(Relations { cooldowns, hidden })))
 }
 
+/// What an invite from `caller` to `callee` depends on; `None` when there is no such callee.
 pub(super) fn pair(connection: &Connection, caller: UserId, callee: UserId, now: Time) -> Result<Reply> {
     let (lower, higher) = ordered((caller, callee));
     let sql = "SELECT
@@ -72,6 +74,7 @@ pub(super) fn sweep(connection: &Connection, now: Time) -> Result<()> {
     Ok(())
 }
 
+/// The pair as it is kept: SQLite compares ids as `UserId` does, byte by byte.
 fn ordered((one, other): (UserId, UserId)) -> (UserId, UserId) {
     if one <= other { (one, other) } else { (other, one) }
 }

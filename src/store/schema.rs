@@ -38,6 +38,7 @@ pub(super) fn open(settings: &Settings) -> Result<Store, OpenError> {
     Ok(Store { connection, _lock: lock })
 }
 
+/// Makes the folder if need be and takes its lock, which ends with the file's last handle.
 fn lock(folder: &Path) -> Result<File, OpenError> {
     let not_writable =
         |error: std::io::Error| OpenError::NotWritable { path: folder.to_owned(), reason: error.to_string() };
@@ -51,6 +52,7 @@ fn lock(folder: &Path) -> Result<File, OpenError> {
     }
 }
 
+/// What can go wrong with the database file itself.
 enum Problem {
     Newer(u32),
     Sqlite(Error),
@@ -63,6 +65,7 @@ impl From<Error> for Problem {
 }
 
 impl Problem {
+    /// The same in the operator's words.
     fn explain(self, path: PathBuf, settings: &Settings) -> OpenError {
         let error = match self {
             Self::Newer(found) => return OpenError::NewerSchema { path, found, known: known() },
@@ -78,10 +81,12 @@ impl Problem {
     }
 }
 
+/// The newest schema that this binary knows.
 fn known() -> u32 {
     MIGRATIONS.len() as u32
 }
 
+/// Opens the file and sets how SQLite writes. Nothing is changed before the version is known to be ours.
 fn prepare(path: &Path, settings: &Settings) -> Result<Connection, Problem> {
     let mut connection = Connection::open(path)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;

@@ -13,6 +13,7 @@ use crate::message::store::{NewSession, Reply};
 /// Rows that one sweep removes at most, so that nobody waits long behind it; the next sweep goes on.
 pub(super) const SWEEP_ROWS_MAX: u32 = 2_000;
 
+/// The reply to who a token belongs to.
 pub(super) fn session(connection: &Connection, token: TokenHash) -> Result<Reply> {
     Ok(Reply::Session(find(connection, token)?.map(Box::new)))
 }
@@ -52,7 +53,7 @@ pub(super) fn log_in(connection: &Connection, user: UserId, session: &NewSession
     Ok(Reply::LoggedIn { invalidated: u32::try_from(ended).unwrap_or(u32::MAX) })
 }
 
-/// False when it was started before.
+/// Adds the session row. False when it was there before; it stays as it is then, ended or not.
 pub(super) fn start(connection: &Connection, user: UserId, session: &NewSession, now: Time) -> Result<bool> {
     let sql = "INSERT INTO sessions (token_hash, user_id, address, device, created_at, expires_at, last_active_at)
          VALUES (:token, :user, :address, :device, :now, :expires_at, :now) ON CONFLICT DO NOTHING";

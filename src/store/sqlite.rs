@@ -26,6 +26,7 @@ pub(super) fn run(store: Store, mut incoming: Incoming<Request, Reply>, batch_le
     let _ = store.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
 }
 
+/// Answers a batch, after what it wrote is durable.
 fn serve(connection: &Connection, batch: Vec<Asked<Request, Reply>>) {
     let (requests, answers): (Vec<_>, Vec<_>) = batch.into_iter().map(|asked| (asked.request, asked.answer)).unzip();
     let replies = transact(connection, &requests).unwrap_or_else(|error| fail(connection, &requests, &error));
@@ -75,10 +76,12 @@ fn fail(connection: &Connection, requests: &[Request], error: &Error) -> Vec<Rep
     requests.iter().map(|request| if writes(request) { failed(error) } else { read(request) }).collect()
 }
 
+/// The refusal that goes to the asker's log.
 fn failed(error: &Error) -> Reply {
     Reply::Failed(error.to_string())
 }
 
+/// Runs a statement without parameters or rows.
 fn execute(connection: &Connection, sql: &str) -> Result<()> {
     connection.prepare_cached(sql)?.execute([]).map(drop)
 }
@@ -103,6 +106,7 @@ fn writes(request: &Request) -> bool {
     }
 }
 
+/// Carries out one request, inside whatever transaction is open.
 fn dispatch(connection: &Connection, request: &Request) -> Result<Reply> {
     match request {
         Request::SignUp(sign_up) => accounts::sign_up(connection, sign_up),

@@ -16,7 +16,7 @@ use futures_lite::future::block_on;
 use rusqlite::Connection;
 
 use super::suite::FACTS;
-use super::world::{Fact, Folder, Person, World};
+use super::world::{Fact, Folder, NOW, Person, World};
 
 fn open(folder: &Path) -> Handle {
     store::open(&Settings::new(folder)).unwrap_or_else(|error| panic!("{error}"))
@@ -145,6 +145,20 @@ fn a_newer_schema_is_refused() {
     database(folder.path()).pragma_update(None, "user_version", 99).unwrap();
     let error = refusal(folder.path());
     assert!(matches!(error, OpenError::NewerSchema { found: 99, .. }), "{error:?}");
+}
+
+#[test]
+fn a_sweep_is_bounded_and_the_next_goes_on() {
+    let folder = Folder::new();
+    let handle = open(folder.path());
+    let sql = "WITH RECURSIVE number (n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM number WHERE n < 2500)
+         INSERT INTO cooldowns SELECT zeroblob(16), CAST(printf('%016d', n) AS BLOB), n FROM number";
+    assert_eq!(database(folder.path()).execute(sql, []), Ok(2500));
+    for left in [500, 0] {
+        assert!(matches!(world(&handle, &|_| ()).ask(Request::Sweep { now: NOW }), Reply::Done));
+        let count = database(folder.path()).query_row("SELECT count(*) FROM cooldowns", [], |row| row.get(0));
+        assert_eq!(count, Ok(left));
+    }
 }
 
 #[test]

@@ -286,7 +286,7 @@ fn a_finished_call_is_stored_once_for_both(world: &mut World<'_>) {
         kind: ChatKind::Message,
         socials: None,
     };
-    call.messages = vec![line.clone()];
+    call.messages = vec![line];
     let first = world.finished(&call);
     assert_eq!(first, world.finished(&call), "a repeat counts nothing");
     assert_eq!(first.0, first.1);
@@ -298,7 +298,7 @@ fn a_finished_call_is_stored_once_for_both(world: &mut World<'_>) {
         let entry = &entries[0];
         assert_eq!((&entry.session, entry.room, entry.duration), (&call.session, call.call, 60));
         assert_eq!((entry.partner, entry.partner_name.as_str(), entry.started_at), (partner.id, name, NOW));
-        assert_eq!(serde_json::from_str::<Vec<ChatLine>>(&entry.messages).unwrap(), [line.clone()]);
+        assert_eq!(serde_json::from_str::<Vec<ChatLine>>(&entry.messages).unwrap(), call.messages);
     }
     assert_eq!(world.pair(ann, bob, NOW).unwrap().cooldown_until, Some(LATER));
 }
