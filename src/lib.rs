@@ -1,3 +1,4 @@
 //! duet: the self-hosted backend of one-to-one video chat.
 pub mod base;
+pub mod domain;
 pub mod message;
