@@ -1,2 +1,4 @@
 //! duet: the self-hosted backend of one-to-one video chat.
 pub mod base;
+#[cfg(feature = "server")]
+pub mod runtime;
