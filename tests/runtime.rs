@@ -315,6 +315,58 @@ fn message_from_another_thread_wakes_an_idle_shard() {
 }
 
 #[test]
+fn shards_that_answer_each_other_never_miss_a_wake() {
+    const ROUNDS: u32 = 50_000;
+    async fn bounce(mut inbox: mpsc::Receiver<u32>, peer: mpsc::Sender<u32>) {
+        while let Some(round) = inbox.recv().await {
+            if peer.send(round + 1).await.is_err() || round + 1 >= ROUNDS {
+                return;
+            }
+        }
+    }
+    on_both(|kind| {
+        let (to_first, first_inbox) = mpsc::channel(4);
+        let (to_second, second_inbox) = mpsc::channel(4);
+        let start = Instant::now();
+        to_first.blocking_send(0).unwrap();
+        let first = shard(kind, move || bounce(first_inbox, to_second));
+        let second = shard(kind, move || bounce(second_inbox, to_first));
+        join(first).unwrap();
+        join(second).unwrap();
+        eprintln!(
+            "{kind}: one hop between shards took {:?}",
+            start.elapsed() / ROUNDS
+        );
+    });
+}
+
+#[test]
+fn busy_tasks_do_not_keep_messages_and_sockets_waiting() {
+    on_both(|kind| {
+        let (server, mut clients) = crowd(kind, 1, || async {
+            for _ in 0..4 {
+                runtime::spawn_local(async {
+                    loop {
+                        runtime::yield_now().await;
+                    }
+                });
+            }
+            runtime::sleep(Duration::from_millis(500)).await;
+        });
+        let start = Instant::now();
+        for _ in 0..10 {
+            clients[0].write_all(b"x").unwrap();
+            clients[0].read_exact(&mut [0]).unwrap();
+        }
+        eprintln!(
+            "{kind}: one echo beside busy tasks took {:?}",
+            start.elapsed() / 10
+        );
+        join(server).unwrap();
+    });
+}
+
+#[test]
 fn reuseport_listeners_share_the_port_the_kernel_picked() {
     on_both(|kind| {
         let (listeners, address) = local(2);
@@ -610,6 +662,31 @@ fn child_without_io_uring() {
     assert!(error.contains("EPERM") && !error.contains('\n'));
     assert_eq!(probe(Choice::Epoll, 2).unwrap().kind, Kind::Epoll);
     join(shard(kind, || async {})).unwrap();
+}
+
+#[test]
+fn ended_shards_leave_no_connection_open() {
+    in_child("child_with_many_shards");
+}
+
+#[test]
+#[ignore = "run by ended_shards_leave_no_connection_open"]
+fn child_with_many_shards() {
+    let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    on_both(|kind| {
+        let mut counts = Vec::new();
+        for _ in 0..6 {
+            let (server, clients) = crowd(kind, 20, || runtime::sleep(Duration::from_millis(20)));
+            join(server).unwrap();
+            drop(clients);
+            thread::sleep(Duration::from_millis(50));
+            counts.push(open());
+        }
+        eprintln!("{kind}: open descriptors {counts:?}");
+        // glommio keeps one eventfd of each executor that has ended; no socket, ring or listener.
+        let kept = if kind == Kind::Uring { 4 } else { 0 };
+        assert!(counts[5] - counts[1] <= kept);
+    });
 }
 
 #[test]

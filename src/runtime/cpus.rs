@@ -10,7 +10,8 @@ use std::thread::available_parallelism;
 /// One entry per shard worth starting, at least one: the CPU to pin it to, or `None` where pinning would do harm.
 ///
 /// The count is the thread's affinity limited by the cgroup's CPU quota (v2 `cpu.max`, v1 `cpu.cfs_quota_us`, rounded down), never the
-/// host's core count. Under a quota smaller than the affinity nothing is pinned: containers that share a host would all pick its first cores.
+/// host's core count. Under a quota smaller than the affinity nothing is pinned: containers that share a host would all pick its
+/// first cores.
 /// To be called by a thread that is not pinned itself.
 pub fn usable_cpus() -> Vec<Option<usize>> {
     let count = available_parallelism().map_or(1, usize::from);

@@ -29,8 +29,9 @@ pub use tasks::spawn_local;
 /// Memory glommio registers with the ring for direct I/O, in bytes. A shard does none, so this is glommio's own minimum.
 pub const IO_MEMORY_BYTES: usize = 64 * 1024;
 
-/// How long glommio may run ready tasks before it looks at the ring again, in milliseconds (its default of 100 would delay reads under load).
-const PREEMPT_MS: u64 = 5;
+/// How long glommio may run ready tasks before it looks at the ring again, in milliseconds.
+/// Its default of 100 would delay reads and messages that much while any task is ready.
+const PREEMPT_MS: u64 = 1;
 
 /// What the operator asked for with `--runtime`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,7 +91,7 @@ impl fmt::Display for Kind {
 /// Starts a thread called `name`, pinned to `cpu` if one is given, that runs `main` to its end on one executor of `kind`.
 ///
 /// Returns once the executor stands. When `main` ends, tasks still pending are dropped, then the thread ends. A panic of `main` or of any
-/// task it spawned ends the thread and reaches whoever joins it.
+/// task it spawned ends the thread and reaches whoever joins it. On io_uring a second thread, idle, serves glommio's blocking calls.
 ///
 /// # Errors
 /// The thread, the pinning, the ring or the epoll instance could not be made.
@@ -140,7 +141,7 @@ pub async fn sleep(duration: Duration) {
     }
 }
 
-/// Lets the other ready tasks of this shard run first. On io_uring the ring itself may be looked at only 5 ms later.
+/// Lets the other ready tasks of this shard run first. On io_uring the ring itself may be looked at only 1 ms later.
 pub async fn yield_now() {
     futures_lite::future::yield_now().await;
 }

@@ -1,7 +1,8 @@
 //! The read buffers of one shard: lent for the time it takes to look at what arrived, then given back.
 //!
-//! Owned by: the shard's thread. Bound: [`SCRATCH_IDLE_MAX`] idle buffers of [`SCRATCH_BYTES`]; a buffer is out only while somebody holds its
-//! [`Lease`], so an idle connection owns none.
+//! Owned by: the shard's thread.
+//! Bound: [`SCRATCH_IDLE_MAX`] idle buffers of [`SCRATCH_BYTES`]; a buffer is out only while somebody holds its [`Lease`], so an idle
+//! connection owns none.
 //! Not here: reassembly of messages; what must outlive the lease is copied out by the protocol that needs it.
 
 use std::cell::RefCell;
