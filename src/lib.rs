@@ -2,3 +2,5 @@
 pub mod base;
 pub mod domain;
 pub mod message;
+#[cfg(feature = "server")]
+pub mod runtime;
