@@ -18,7 +18,7 @@ use crate::message::{Card, ServerEvent, UserMessage};
 
 use super::user::Role;
 use super::writes::Then;
-use super::{Domain, Effects};
+use super::{Domain, Effect, Effects};
 
 /// The record of a running call.
 pub(super) struct Call {
@@ -210,6 +210,7 @@ impl Domain {
         let here = self.users.get(&id).is_some_and(|user| !user.sockets.is_empty());
         self.recent.add(now, id, call, session.clone(), here);
         if let Some(metrics) = metrics {
+            out.push(Effect::Forget { user: id });
             self.send_all(id, &ServerEvent::MetricsUpdate(metrics), out);
         }
         self.send_all(id, &ServerEvent::Finalized { session }, out);

@@ -27,6 +27,8 @@ pub enum Effect {
     Tell { user: UserId, message: UserMessage },
     /// Deliver to all other shards.
     Publish(Arc<[Delta]>),
+    /// What is cached of the user is outdated.
+    Forget { user: UserId },
     /// Ask the store for a write and hand its reply back as `Input::Stored`. Order is kept.
     Write { ticket: u64, request: Box<Request> },
 }

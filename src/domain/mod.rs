@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::base::placement::Placement;
-use crate::base::{CallId, ConnId, InviteId, Map, Random, ShardId, Time, UserId, limits};
+use crate::base::{CallId, ConnId, InviteId, Map, Random, ShardId, Time, Token, UserId, limits};
 use crate::message::store::{Reply, Request};
 use crate::message::{ClientEvent, Delta, Leave, ServerEvent, UserMessage};
 
@@ -89,6 +89,11 @@ pub struct Sizes {
     pub timers: usize,
 }
 
+/// The question whose reply a CONNECT with this token needs as its fact.
+pub fn session_of(token: &Token) -> Request {
+    Request::Session { user: token.user(), token: token.hash() }
+}
+
 /// The state of one shard's users. Owned by the shard's thread; bounded by its connections and `base/limits.rs`.
 pub struct Domain {
     placement: Placement,
@@ -147,7 +152,7 @@ impl Domain {
     /// What has to be fetched before this event can be decided.
     pub fn needs(&self, now: Time, conn: ConnId, event: &ClientEvent) -> Option<Request> {
         match event {
-            ClientEvent::Auth { token: Some(token) } => Some(Request::Session { token: token.hash() }),
+            ClientEvent::Auth { token: Some(token) } => Some(session_of(token)),
             ClientEvent::Invite { callee: Some(callee), .. } => {
                 let caller = *self.bound.get(&conn)?;
                 (caller != *callee).then_some(Request::Pair { caller, callee: *callee, now })
