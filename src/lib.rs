@@ -19,7 +19,9 @@
 //! The rest is the shell around it. `ARCHITECTURE.md` has the map and the invariants.
 
 pub mod base;
+pub mod conn;
 pub mod domain;
 pub mod message;
 #[cfg(feature = "server")]
 pub mod runtime;
+pub mod wire;
