@@ -19,8 +19,13 @@
 //! The rest is the shell around it. `ARCHITECTURE.md` has the map and the invariants.
 
 pub mod base;
+pub mod cache;
 pub mod conn;
 pub mod domain;
+#[cfg(feature = "server")]
+pub mod hashing;
+#[cfg(feature = "server")]
+pub mod link;
 pub mod message;
 #[cfg(feature = "server")]
 pub mod runtime;
