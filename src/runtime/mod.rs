@@ -16,12 +16,14 @@ use std::time::Duration;
 mod cpus;
 mod listener;
 pub mod probe;
+mod resources;
 mod scratch;
 mod stream;
 mod tasks;
 
 pub use cpus::usable_cpus;
 pub use listener::{Listener, bind, bind_all};
+pub use resources::raise_descriptor_limit;
 pub use scratch::{Lease, SCRATCH_BYTES, SCRATCH_IDLE_MAX, Scratch};
 pub use stream::Stream;
 pub use tasks::spawn_local;

@@ -9,6 +9,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::thread;
 use std::time::Duration;
 
+use super::resources::{self, Resource};
 use super::{Choice, Executor, Kind, tasks};
 
 /// Locked memory glommio insists on per process, in bytes, whoever runs it (glommio `sys/uring.rs`, `MIN_MEMLOCK_LIMIT`).
@@ -147,22 +148,12 @@ fn check_operations(ring: &OwnedFd) -> Result<(), String> {
 }
 
 /// Lifts the soft limit of locked memory as far as glommio needs and the hard limit allows.
-#[allow(unsafe_code)]
 fn raise_memlock() -> Result<(), String> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: both calls only access `limit`, which outlives them.
-    let status = unsafe {
-        let mut status = libc::getrlimit(libc::RLIMIT_MEMLOCK, &mut limit);
-        if status == 0 && limit.rlim_cur < MEMLOCK_MIN_BYTES && limit.rlim_max >= MEMLOCK_MIN_BYTES {
-            limit.rlim_cur = limit.rlim_max;
-            status = libc::setrlimit(libc::RLIMIT_MEMLOCK, &limit);
-        }
-        status
-    };
-    if status == 0 && limit.rlim_cur >= MEMLOCK_MIN_BYTES {
+    let have = resources::raise(Resource::LockedMemory, MEMLOCK_MIN_BYTES);
+    if have >= MEMLOCK_MIN_BYTES {
         return Ok(());
     }
-    let (have, need) = (limit.rlim_cur / 1024, MEMLOCK_MIN_BYTES / 1024);
+    let (have, need) = (have / 1024, MEMLOCK_MIN_BYTES / 1024);
     Err(format!("the locked memory limit (ulimit -l) is {have} KiB and io_uring needs {need} KiB"))
 }
 
