@@ -26,6 +26,8 @@ pub enum CloseReason {
     UnboundTimeout,
     /// Upgraded, but no Socket.IO CONNECT was accepted in time.
     ConnectTimeout,
+    /// The product refused the connection, in a dialect that has no other way to say so.
+    ConnectRefused,
     /// The request head did not come in time.
     HeadTimeout,
     /// The request body did not come in time.
@@ -64,6 +66,7 @@ impl CloseReason {
             Self::PingTimeout => "ping_timeout",
             Self::UnboundTimeout => "unbound_timeout",
             Self::ConnectTimeout => "connect_timeout",
+            Self::ConnectRefused => "connect_refused",
             Self::HeadTimeout => "head_timeout",
             Self::BodyTimeout => "body_timeout",
             Self::IdleTimeout => "idle_timeout",
@@ -106,7 +109,8 @@ impl CloseReason {
             Self::ProtocolError(code) => CloseCode::from(code),
             Self::MessageTooBig => CloseCode::Size,
             Self::BadRequest => CloseCode::Protocol,
-            Self::SessionInvalidated | Self::Banned | Self::UnboundTimeout | Self::ConnectTimeout => CloseCode::Policy,
+            Self::SessionInvalidated | Self::Banned | Self::ConnectRefused => CloseCode::Policy,
+            Self::UnboundTimeout | Self::ConnectTimeout => CloseCode::Policy,
             Self::TooManyConnections => CloseCode::Again,
             Self::ServerShutdown => CloseCode::Away,
             Self::HandlerPanicked => CloseCode::Error,

@@ -230,6 +230,16 @@ impl Conn {
         self.address
     }
 
+    /// Memory that the connection holds besides itself, bytes: unfinished input and unpolled output.
+    pub fn held_bytes(&self) -> usize {
+        let unfinished = match &self.stage {
+            Stage::Http(http) => http.held_bytes(),
+            Stage::Socket(socket) => socket.held_bytes(),
+            Stage::Closing(_) | Stage::Closed => 0,
+        };
+        self.rest.capacity() + unfinished + self.outbox.held_bytes()
+    }
+
     /// Lets the stages have their way with `bytes`; says how many are done with.
     fn advance(&mut self, now: Time, bytes: &mut [u8]) -> usize {
         let mut used = 0;
@@ -278,12 +288,14 @@ impl Conn {
         }
     }
 
+    /// Enters the next stage, if there is one.
     fn become_next(&mut self, next: Option<Stage>) {
         if let Some(stage) = next {
             self.stage = stage;
         }
     }
 
+    /// The stage, and apart from it all that it may use.
     fn split(&mut self, now: Time) -> (&mut Stage, Context<'_>) {
         let Self { settings, peer, address, sid_seed, stage, outbox, .. } = self;
         (stage, Context { now, settings, peer: *peer, address, sid_seed, outbox })

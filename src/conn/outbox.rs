@@ -29,11 +29,13 @@ impl Outbox {
         Self { queue: VecDeque::new(), bytes: 0, bytes_max, is_full: false, ends_in_pong: false, has_progress: false }
     }
 
+    /// Queues what is not bytes.
     pub fn push(&mut self, output: Output) {
         self.ends_in_pong = false;
         self.queue.push_back(output);
     }
 
+    /// Writes one chunk.
     pub fn write(&mut self, chunk: Bytes) {
         self.write_pair(chunk, Bytes::new());
     }
@@ -70,6 +72,7 @@ impl Outbox {
         self.queue.retain(|output| !matches!(output, Output::Write(_)));
     }
 
+    /// The next output; the memory of a long queue goes with its last.
     pub fn poll(&mut self) -> Option<Output> {
         let output = self.queue.pop_front();
         if self.queue.is_empty() {
@@ -81,6 +84,7 @@ impl Outbox {
         output
     }
 
+    /// So many bytes have left.
     pub fn written(&mut self, bytes: usize) {
         self.bytes = self.bytes.saturating_sub(bytes);
         self.has_progress = true;
@@ -89,6 +93,12 @@ impl Outbox {
     /// Whether bytes have left since this was last asked.
     pub fn take_progress(&mut self) -> bool {
         std::mem::take(&mut self.has_progress)
+    }
+
+    /// Bytes of memory behind the queue and the writes in it, the shared ones too.
+    pub fn held_bytes(&self) -> usize {
+        let queued = |output: &Output| if let Output::Write(chunk) = output { chunk.len() } else { 0 };
+        self.queue.capacity() * size_of::<Output>() + self.queue.iter().map(queued).sum::<usize>()
     }
 
     /// Whether every output was polled.
