@@ -1,15 +1,7 @@
 //! Why connections end: the catalogue that is counted, and what the product needs to know of it.
 
+use crate::message::Leave;
 use crate::wire::websocket::CloseCode;
-
-/// How a client left, as far as presence is concerned (contract 3.5).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Leave {
-    /// The client or the server said so: clean up at once.
-    Deliberate,
-    /// The connection was lost: it may come back within the grace.
-    Lost,
-}
 
 /// Why a connection was closed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,6 +44,8 @@ pub enum CloseReason {
     ServerShutdown,
     /// The client said goodbye: a Socket.IO DISCONNECT or an Engine.IO close packet.
     ClientDisconnect,
+    /// It went on sending far above its budget of events (contract 8, D39).
+    TooManyEvents,
     /// Handling this client's bytes panicked.
     HandlerPanicked,
 }
@@ -79,6 +73,7 @@ impl CloseReason {
             Self::TooManyConnections => "too_many_connections",
             Self::ServerShutdown => "server_shutdown",
             Self::ClientDisconnect => "client_disconnect",
+            Self::TooManyEvents => "too_many_events",
             Self::HandlerPanicked => "handler_panicked",
         }
     }
@@ -90,7 +85,7 @@ impl CloseReason {
 
     /// Whether the server sends the client away for good, so that socket.io-client must not reconnect by itself.
     pub(super) fn disconnects(self) -> bool {
-        matches!(self, Self::SessionInvalidated | Self::Banned | Self::TooManyConnections)
+        matches!(self, Self::SessionInvalidated | Self::Banned | Self::TooManyConnections | Self::TooManyEvents)
     }
 
     /// Whether the peer's bytes can no longer be made sense of.
@@ -109,7 +104,7 @@ impl CloseReason {
             Self::ProtocolError(code) => CloseCode::from(code),
             Self::MessageTooBig => CloseCode::Size,
             Self::BadRequest => CloseCode::Protocol,
-            Self::SessionInvalidated | Self::Banned | Self::ConnectRefused => CloseCode::Policy,
+            Self::SessionInvalidated | Self::Banned | Self::TooManyEvents | Self::ConnectRefused => CloseCode::Policy,
             Self::UnboundTimeout | Self::ConnectTimeout => CloseCode::Policy,
             Self::TooManyConnections => CloseCode::Again,
             Self::ServerShutdown => CloseCode::Away,

@@ -14,12 +14,13 @@ mod output;
 mod settings;
 mod socket;
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-pub use close::{CloseReason, Leave};
+pub use close::CloseReason;
 pub use output::Output;
 pub use settings::Settings;
 
@@ -207,12 +208,22 @@ impl Conn {
             Stage::Closing(_) => true,
             Stage::Closed => false,
         };
-        is_open && !self.is_ended && self.outbox.is_drained()
+        is_open && !self.is_ended && !self.outbox.has_output()
     }
 
     /// The next output, in order.
     pub fn poll(&mut self) -> Option<Output> {
         self.outbox.poll()
+    }
+
+    /// Whether an output waits to be polled.
+    pub fn has_output(&self) -> bool {
+        self.outbox.has_output()
+    }
+
+    /// What is to be written to the peer, in order, at any time. Who takes bytes out says so by [`Conn::written`].
+    pub fn chunks(&mut self) -> &mut VecDeque<Bytes> {
+        self.outbox.chunks()
     }
 
     /// So many written bytes have left for the peer.

@@ -9,10 +9,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use super::{CloseReason, Context, Leave, Output, Stage, Step};
+use super::{CloseReason, Context, Output, Stage, Step};
 use crate::base::{Time, Token};
-use crate::message::ClientEvent;
 use crate::message::client::Refusal;
+use crate::message::{ClientEvent, Leave};
 use crate::wire::upgrade::Dialect;
 use crate::wire::websocket::{self, CloseCode, Control, Data, EncodedHeader, Frame, OpCode, decode_frame};
 use crate::wire::{engineio, socketio};
