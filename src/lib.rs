@@ -29,4 +29,6 @@ pub mod link;
 pub mod message;
 #[cfg(feature = "server")]
 pub mod runtime;
+#[cfg(feature = "server")]
+pub mod store;
 pub mod wire;
