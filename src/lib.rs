@@ -1,4 +1,5 @@
 //! duet: the self-hosted backend of one-to-one video chat.
+pub mod api;
 pub mod base;
 pub mod domain;
 pub mod message;
