@@ -1,5 +1,6 @@
 //! Accounts come to be and come back: guests sign up, turn permanent, log in again (contract 2.5, D25-D27).
 //!
+//! A body's fields are read as any JSON value: what is not a string counts as missing and meets that refusal (D1).
 //! Windows are looked at before anything is hashed or stored. Hashing runs on the host's pool, never here.
 
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,7 @@ use super::error::Limited;
 use super::limit::{self, Meter};
 use super::{ApiError, Call, Host, answer, form, session};
 
+/// What the onboarding page sends.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct SignUpBody {
@@ -34,16 +36,22 @@ struct SignUpAnswer<'a> {
     session_token: String,
     account_type: AccountType,
     was_referred: bool,
+    /// The target's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     introduced_to: Option<&'a str>,
     target_user: Option<&'a Card>,
+    /// Whether the target could be called right now.
     target_online: bool,
+    /// As it was sent, known or not.
     referral_code: Option<&'a str>,
     paid_status: PaidStatus,
     requires_payment: bool,
 }
 
-/// `POST /auth/guest`: a new guest with a session.
+/// `POST /auth/guest`: a new guest with a session of seven days.
+///
+/// Told only after the store has both. A good invite code costs a use and opens the paywall; a refused one makes
+/// nobody (403). An unknown referral code is ignored. Refusals besides: 400 for what was typed, 429.
 pub async fn sign_up<H: Host>(call: &Call<'_, H>) -> Result<Response, ApiError> {
     let body: SignUpBody = body::parse(call.request)?;
     let name = form::name(text(&body.name))?.to_owned();
@@ -101,6 +109,10 @@ struct LinkAnswer {
 }
 
 /// `POST /auth/link`: the guest gets an e-mail and a password. Asked again with the same two it is done again (W7).
+///
+/// The token, sent in the body, stays good, now for thirty days. A permanent account keeps what it has: another
+/// e-mail or password is a conflict (409), so that a stolen token cannot take an account over (D26). Hashing is
+/// counted per user. Refusals besides: those of a session, 400 for what was typed, 404, 429.
 pub async fn link<H: Host>(call: &Call<'_, H>) -> Result<Response, ApiError> {
     let body: LinkBody = body::parse(call.request)?;
     let (token, email, password) = (text(&body.session_token), text(&body.email), text(&body.password));
@@ -159,6 +171,7 @@ struct LogInBody {
     password: Value,
 }
 
+/// The new session, and whether there were others.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct LogInAnswer<'a> {
@@ -170,6 +183,7 @@ struct LogInAnswer<'a> {
     user: LogInUser<'a>,
 }
 
+/// What the page greets the user with.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct LogInUser<'a> {
@@ -182,6 +196,9 @@ struct LogInUser<'a> {
 }
 
 /// `POST /auth/login`: a new session that ends all others. Failures count against the account at this address.
+///
+/// Refusals: 400 without both fields, 401 for every other failure (D25), 403 for a banned account whose password
+/// was right, 429.
 pub async fn log_in<H: Host>(call: &Call<'_, H>) -> Result<Response, ApiError> {
     let body: LogInBody = body::parse(call.request)?;
     let email = form::email(text(&body.email));
@@ -192,6 +209,8 @@ pub async fn log_in<H: Host>(call: &Call<'_, H>) -> Result<Response, ApiError> {
     Ok(limit::failures(call, meter, attempt).await)
 }
 
+/// The log-in within its window. The store ends the other sessions before their connections are told, and both
+/// happen before the answer: whoever holds the new token meets no trace of the old ones.
 async fn attempt_log_in<H: Host>(
     call: &Call<'_, H>,
     body: &LogInBody,
@@ -252,6 +271,7 @@ async fn with_password<H: Host>(
     Ok(account.filter(|_| own))
 }
 
+/// The account that `request` asks for.
 async fn account<H: Host>(call: &Call<'_, H>, request: Request) -> Result<Option<Box<Account>>, ApiError> {
     match call.store(request).await? {
         Reply::Account(account) => Ok(account),
@@ -259,6 +279,7 @@ async fn account<H: Host>(call: &Call<'_, H>, request: Request) -> Result<Option
     }
 }
 
+/// A session that begins now, as it is stored: of the token only its hash, of the device only its User-Agent.
 fn new_session<H: Host>(call: &Call<'_, H>, token: &Token, lifetime_ms: u64) -> NewSession {
     let agent = call.request.header("user-agent").unwrap_or_default();
     let cut = (0..=DEVICE_BYTES_MAX.min(agent.len())).rev().find(|at| agent.is_char_boundary(*at)).unwrap_or(0);

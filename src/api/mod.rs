@@ -51,6 +51,7 @@ const ROUTES: [Route; 14] = [
     route(Method::Get, "/turn/status", Endpoint::TurnStatus, Class::Free),
 ];
 
+/// Runs an endpoint. Beside the table it is the only place that names them; the compiler holds the two together.
 async fn dispatch<H: Host>(call: &Call<'_, H>, endpoint: Endpoint) -> Result<Response, ApiError> {
     match endpoint {
         Endpoint::Root => Ok(service::root(call)),
@@ -89,8 +90,11 @@ enum Endpoint {
     TurnStatus,
 }
 
+/// One line of the table.
 struct Route {
+    /// Never `HEAD` or `OPTIONS`: those follow from the others.
     method: Method,
+    /// Without a slash at the end.
     path: &'static str,
     endpoint: Endpoint,
     class: Class,
@@ -101,6 +105,10 @@ const fn route(method: Method, path: &'static str, endpoint: Endpoint, class: Cl
 }
 
 /// Answers one request of the client at `address`. Never fails: a refusal is a response like any other.
+///
+/// The layers, outermost first: CORS, security headers, HTTPS redirect, route, rate limit of its class, and in the
+/// handler the session and the body. So a client that is over its limit costs neither a look-up nor a parse, and
+/// every answer, whoever gave it, carries the headers of the outer layers.
 pub async fn handle<H: Host>(host: &H, request: &Request, address: IpAddr) -> Response {
     let settings = host.settings();
     let origin = cors::judge(settings, request);
@@ -118,6 +126,7 @@ pub async fn handle<H: Host>(host: &H, request: &Request, address: IpAddr) -> Re
 
 /// One request on its way through the layers.
 struct Call<'a, H> {
+    /// The shard.
     host: &'a H,
     request: &'a Request,
     /// Of the client, not of a proxy between.
@@ -133,6 +142,7 @@ impl<H: Host> Call<'_, H> {
         self.host.settings()
     }
 
+    /// Asks the store; a reply of the wrong kind is for the caller to treat as none.
     async fn store(&self, request: store::Request) -> Result<store::Reply, ApiError> {
         Ok(self.host.store(request).await?)
     }
@@ -153,13 +163,14 @@ async fn serve<H: Host>(call: &Call<'_, H>) -> Response {
     }
 }
 
+/// A refusal becomes the response that tells it.
 fn answer(result: Result<Response, ApiError>) -> Response {
     result.unwrap_or_else(|error| error.response())
 }
 
 /// The path as the table has it: as in Express, one slash more at the end makes no difference.
 fn without_trailing_slash(path: &str) -> &str {
-    path.strip_suffix('/').filter(|rest| !rest.is_empty()).unwrap_or(path)
+    path.strip_suffix('/').filter(|rest| !rest.is_empty() && !rest.ends_with('/')).unwrap_or(path)
 }
 
 /// The value of `Allow` for a path of the table (RFC 9110 10.2.1).

@@ -16,18 +16,25 @@ use crate::message::http::Response;
 use super::room::Viewer;
 use super::{ApiError, Call, Host, body, session};
 
+/// People in one answer when the request does not say, and at most.
 const LIMIT_DEFAULT: usize = 20;
+/// See [`LIMIT_DEFAULT`].
 const LIMIT_MAX: usize = 100;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ReelAnswer {
+    /// In the order of the cursor, which is random but fixed.
     items: Vec<Card>,
+    /// What to ask with next.
     cursor: Uuid,
     has_more: bool,
 }
 
-/// `GET /room/reel`: the next batch.
+/// `GET /room/reel?limit=&cursor=`: the next batch. Without a cursor, or with one that is none, a new order begins.
+///
+/// Left out are the viewer, those hidden from him, and those he cannot call yet. Costs one pass over the queue and
+/// one batch of cards. Refusals: those of a session, and of the paywall.
 pub async fn reel<H: Host>(call: &Call<'_, H>) -> Result<Response, ApiError> {
     let login = session::with_access(call).await?;
     let viewer = Viewer::fetch(call, &login).await?;
@@ -64,7 +71,9 @@ pub async fn reel<H: Host>(call: &Call<'_, H>) -> Result<Response, ApiError> {
 /// An order of all users, and the first place in it that was not shown yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Cursor {
+    /// 60 bits.
     seed: u64,
+    /// 62 bits.
     position: u64,
 }
 
@@ -72,6 +81,7 @@ const SEED_BITS: u64 = (1 << 60) - 1;
 const POSITION_BITS: u64 = (1 << 62) - 1;
 
 impl Cursor {
+    /// The beginning of a new order.
     fn draw(random: &mut Random) -> Self {
         Self { seed: u64::from_le_bytes(random.bytes()) & SEED_BITS, position: 0 }
     }
@@ -84,6 +94,7 @@ impl Cursor {
         Self { seed, position }
     }
 
+    /// Version 8 and the usual variant, around 60 and 62 bits of ours.
     fn encode(self) -> Uuid {
         let high = (self.seed >> 12 << 16) | 0x8000 | (self.seed & 0xfff);
         Uuid::from_u64_pair(high, (0b10 << 62) | self.position)
@@ -124,7 +135,7 @@ mod tests {
     fn seeds_give_unlike_orders() {
         let mut random = Random::from_seed(2);
         let users: Vec<_> = (0..50).map(|_| UserId::draw(&mut random)).collect();
-        let mut order = |seed| {
+        let order = |seed| {
             let mut order = users.clone();
             order.sort_by_key(|user| Cursor { seed, position: 0 }.place(*user));
             order

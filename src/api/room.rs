@@ -24,7 +24,9 @@ const HISTORY_CHAT_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Whom the viewer must not see, or cannot call yet.
 pub struct Viewer {
     pub user: UserId,
+    /// Until when the two may not call each other.
     pub cooldowns: Map<UserId, Time>,
+    /// Whom he reported, and who reported him (D40).
     pub hidden: Set<UserId>,
 }
 
@@ -40,6 +42,7 @@ impl Viewer {
     }
 }
 
+/// One card of the queue, as this viewer sees it.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Person<'a> {
@@ -52,6 +55,9 @@ struct Person<'a> {
 }
 
 /// `GET /room/queue`: everybody who is available, in the order they became so.
+///
+/// Who cannot be called yet is listed and flagged; who is hidden is left out but counted. Refusals: those of a
+/// session, and of the paywall.
 pub async fn queue<H: Host>(call: &Call<'_, H>) -> Result<Response, ApiError> {
     let login = session::with_access(call).await?;
     let viewer = Viewer::fetch(call, &login).await?;
@@ -89,6 +95,7 @@ struct HistoryAnswer {
     history: Vec<PastCall>,
 }
 
+/// One finished call, seen from this user's side.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct PastCall {
@@ -99,10 +106,13 @@ struct PastCall {
     started_at: Time,
     /// Seconds.
     duration: u64,
+    /// A list of [`ChatLine`](crate::message::model::ChatLine), never parsed here.
     messages: Box<RawValue>,
 }
 
 /// `GET /room/history`: the user's calls, newest first. Chat is passed on as it was stored.
+///
+/// Open to everybody with a session: who no longer pays keeps his memories.
 pub async fn history<H: Host>(call: &Call<'_, H>) -> Result<Response, ApiError> {
     let user = session::current(call).await?.user();
     let Reply::History(entries) = call.store(Request::History { user, limit: HISTORY_LIST_MAX }).await? else {
@@ -143,7 +153,7 @@ struct RoomProfile<'a> {
     timer_total: u64,
 }
 
-/// `GET /room/me`.
+/// `GET /room/me`: the short profile. Refusals: those of a session, and 404 when the account is gone.
 pub async fn profile<H: Host>(call: &Call<'_, H>) -> Result<Response, ApiError> {
     let login = session::current(call).await?;
     let profile = user::stored(call, &login).await?;

@@ -12,7 +12,7 @@ use super::{Call, Host};
 /// Fixed by the contract; [`health`] tells the real one.
 const CONTRACT_VERSION: &str = "1.0.0";
 
-/// `GET /`: a greeting.
+/// `GET /`: a greeting. The shape is the contract's; the store that is really used stands beside its `databases`.
 pub fn root<H: Host>(call: &Call<'_, H>) -> Response {
     let settings = call.settings();
     let body = json!({
@@ -36,13 +36,16 @@ pub fn root<H: Host>(call: &Call<'_, H>) -> Response {
     Response::json(200, &body)
 }
 
-/// `GET /stats/live`: how many users are online.
+/// `GET /stats/live`: how many users are online. Landing pages poll it.
 pub async fn live_stats<H: Host>(call: &Call<'_, H>) -> Response {
     let live = call.host.live().await;
     Response::json(200, &json!({ "onlineUsers": live.online_users, "timestamp": call.now() }))
 }
 
 /// `GET /health`: 200 as long as the process answers. Sizes are for people to read, hence text.
+///
+/// The contract's shape first, then what this server adds: runtime, shards, store, version and uptime in seconds.
+/// A container's probe calls it, so it asks nothing that could be down.
 pub async fn health<H: Host>(call: &Call<'_, H>) -> Response {
     let (settings, live, now) = (call.settings(), call.host.live().await, call.now());
     let body = json!({
@@ -80,6 +83,7 @@ pub async fn health<H: Host>(call: &Call<'_, H>) -> Response {
     Response::json(200, &body)
 }
 
+/// One cache as the contract shows it.
 fn cache(counts: &CacheCounts) -> Value {
     json!({
         "size": counts.size,
@@ -97,10 +101,12 @@ fn no_query_cache() -> Value {
     counts
 }
 
+/// Mebibytes with two decimals, by the contract's name for them.
 fn megabytes(bytes: u64) -> String {
     format!("{:.2} MB", bytes as f64 / (1024.0 * 1024.0))
 }
 
+/// One decimal; of nothing it is none.
 fn percent(part: u64, whole: u64) -> String {
     let share = if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
     format!("{:.1}%", share * 100.0)

@@ -21,23 +21,29 @@ use super::{ApiError, Call, Host, Settings, session};
 #[derive(Serialize)]
 struct IceServer<'a> {
     urls: &'a [String],
+    /// With `credential`, absent for STUN, which asks nobody who he is.
     #[serde(skip_serializing_if = "Option::is_none")]
     username: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     credential: Option<String>,
 }
 
+/// The answer; `warning` tells an operator who tries it why calls may fail.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Credentials<'a> {
     ice_servers: Vec<IceServer<'a>>,
+    /// When a TURN server begins to refuse them; calls that run go on.
     expires_at: Time,
+    /// Only logged by pages.
     provider: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     warning: Option<&'static str>,
 }
 
 /// `GET /turn/credentials`: counted per user, since a household or a school shares its address.
+///
+/// Pages that are refused fall back to public STUN servers. Refusals: those of a session, and 429.
 pub async fn credentials<H: Host>(call: &Call<'_, H>) -> Result<Response, ApiError> {
     let user = session::current(call).await?.user();
     let (key, limit) = (Key::User(user), call.settings().limits.turn);
@@ -46,6 +52,7 @@ pub async fn credentials<H: Host>(call: &Call<'_, H>) -> Result<Response, ApiErr
     Ok(limit::mark(quota, response))
 }
 
+/// What is configured, with credentials made out to `user`. STUN first: it is tried first.
 fn issue(settings: &Settings, now: Time, user: UserId) -> Credentials<'_> {
     let expires_at = now + settings.turn.ttl_s * 1000;
     let mut ice_servers = Vec::new();
@@ -65,12 +72,14 @@ fn issue(settings: &Settings, now: Time, user: UserId) -> Credentials<'_> {
     Credentials { ice_servers, expires_at, provider, warning }
 }
 
+/// coturn's password for `username`: base64 of HMAC-SHA1 (RFC 2104).
 fn sign(secret: &str, username: &str) -> String {
     let mut mac = Hmac::<Sha1>::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of any length");
     mac.update(username.as_bytes());
     STANDARD.encode(mac.finalize().into_bytes())
 }
 
+/// The first two are providers of the original that this server does not ask.
 #[derive(Serialize)]
 struct Status {
     cloudflare: bool,

@@ -12,6 +12,7 @@ use crate::message::{Card, PaidStatus};
 
 use super::{ApiError, Call, Host, body, session};
 
+/// All of a user that only he sees. What is not there is left out, but for what pages expect as `null`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ProfileAnswer<'a> {
@@ -31,7 +32,7 @@ struct ProfileAnswer<'a> {
     paid_status: PaidStatus,
 }
 
-/// `GET /user/me`.
+/// `GET /user/me`. Refusals: those of a session, and 404 when the account is gone.
 pub async fn profile<H: Host>(call: &Call<'_, H>) -> Result<Response, ApiError> {
     let login = session::current(call).await?;
     let profile = stored(call, &login).await?;
@@ -51,6 +52,7 @@ pub async fn profile<H: Host>(call: &Call<'_, H>) -> Result<Response, ApiError> 
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct EditBody {
+    /// Taken apart by hand: a wrong one is told what is wrong with it, not that it is no JSON.
     socials: Value,
 }
 
@@ -69,6 +71,8 @@ struct EditedUser<'a> {
 }
 
 /// `PUT /user/me`: replaces the socials; without any in the request it changes nothing and tells those there are.
+///
+/// Answers after the store has them (D32). Refusals: those of a session, and 400 for socials beyond their bounds.
 pub async fn edit_profile<H: Host>(call: &Call<'_, H>) -> Result<Response, ApiError> {
     let login = session::current(call).await?;
     let body: EditBody = body::parse(call.request)?;
@@ -87,7 +91,7 @@ pub async fn edit_profile<H: Host>(call: &Call<'_, H>) -> Result<Response, ApiEr
     Ok(Response::json(200, &EditAnswer { success: true, user }))
 }
 
-/// The profile of a login, fresh from the store.
+/// The profile of a login, fresh from the store. 404 when the account went away after the login was cached.
 pub async fn stored<H: Host>(call: &Call<'_, H>, login: &Login) -> Result<Profile, ApiError> {
     match call.store(Request::Profile { user: login.user() }).await? {
         Reply::Profile(profile) => Ok(*profile.ok_or(ApiError::UserNotFound)?),
