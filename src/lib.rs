@@ -20,15 +20,18 @@
 
 pub mod base;
 pub mod cache;
+pub mod wire;
+pub mod message;
 pub mod conn;
 pub mod domain;
-#[cfg(feature = "server")]
-pub mod hashing;
+pub mod api;
 #[cfg(feature = "server")]
 pub mod link;
-pub mod message;
+#[cfg(feature = "server")]
+pub mod hashing;
 #[cfg(feature = "server")]
 pub mod runtime;
 #[cfg(feature = "server")]
 pub mod store;
-pub mod wire;
+#[cfg(feature = "server")]
+pub mod shard;
