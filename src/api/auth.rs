@@ -139,7 +139,7 @@ pub async fn link<H: Host>(call: &Call<'_, H>) -> Result<Response, ApiError> {
         Reply::EmailTaken => return Err(ApiError::EmailRegistered),
         _ => return Err(ApiError::Unavailable),
     }
-    call.host.login_changed(user).await;
+    call.host.user_changed(user).await;
     Ok(Response::json(200, &LinkAnswer { success: true, account_type: AccountType::Permanent }))
 }
 

@@ -56,7 +56,7 @@ async fn dispatch<H: Host>(call: &Call<'_, H>, endpoint: Endpoint) -> Result<Res
     match endpoint {
         Endpoint::Root => Ok(service::root(call)),
         Endpoint::Health => Ok(service::health(call).await),
-        Endpoint::LiveStats => Ok(service::live_stats(call).await),
+        Endpoint::LiveStats => Ok(service::live_stats(call)),
         Endpoint::SignUp => auth::sign_up(call).await,
         Endpoint::Link => auth::link(call).await,
         Endpoint::LogIn => auth::log_in(call).await,

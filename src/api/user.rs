@@ -85,16 +85,14 @@ pub async fn edit_profile<H: Host>(call: &Call<'_, H>) -> Result<Response, ApiEr
         }
         let request = Request::SetSocials { user: login.user(), socials: socials.clone(), now: call.now() };
         let Reply::Done = call.store(request).await? else { return Err(ApiError::Unavailable) };
+        call.host.user_changed(login.user()).await;
         Some(socials)
     };
     let user = EditedUser { user_id: login.user(), name: &login.card.name, socials };
     Ok(Response::json(200, &EditAnswer { success: true, user }))
 }
 
-/// The profile of a login, fresh from the store. 404 when the account went away after the login was cached.
+/// The profile of a login. 404 when the account went away after the login was cached.
 pub async fn stored<H: Host>(call: &Call<'_, H>, login: &Login) -> Result<Profile, ApiError> {
-    match call.store(Request::Profile { user: login.user() }).await? {
-        Reply::Profile(profile) => Ok(*profile.ok_or(ApiError::UserNotFound)?),
-        _ => Err(ApiError::Unavailable),
-    }
+    call.host.profile(login.user()).await?.ok_or(ApiError::UserNotFound)
 }

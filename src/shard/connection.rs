@@ -25,11 +25,11 @@ use crate::message::store;
 use crate::message::{ClientEvent, Leave, ServerEvent};
 use crate::runtime::{Stream, sleep, spawn_local};
 
+use super::Shard;
 use super::contained::{contained, contained_future};
 use super::host::ShardHost;
 use super::inbox::Envelope;
 use super::slots::Entry;
-use super::Shard;
 
 /// Time to get the last bytes out, and to see the peer close, before the socket is dropped.
 const LINGER: Duration = Duration::from_secs(2);
@@ -127,9 +127,10 @@ impl Task {
         let address = self.with(|entry| entry.conn.address());
         let host = ShardHost(self.shard.clone());
         let answered = contained_future(api::handle(&host, request, address));
-        let response = self.meanwhile(answered).await.unwrap_or_else(|| {
-            Response::json(500, &serde_json::json!({ "error": "Internal error" }))
-        });
+        let response = self
+            .meanwhile(answered)
+            .await
+            .unwrap_or_else(|| Response::json(500, &serde_json::json!({ "error": "Internal error" })));
         let now = self.shard.now();
         self.with(|entry| entry.conn.respond(now, response));
     }

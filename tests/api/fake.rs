@@ -220,9 +220,9 @@ impl Fake {
         Box::new(Account { card, account, email, password_hash, ban_status, review_status })
     }
 
-    fn profile(person: Person) -> Box<Profile> {
+    fn profile_of(person: Person) -> Profile {
         let Person { card, account, email, socials, paid, .. } = person;
-        Box::new(Profile { card, account, email, socials, paid, metrics: Metrics::default(), created_at: NOW })
+        Profile { card, account, email, socials, paid, metrics: Metrics::default(), created_at: NOW })
     }
 }
 
@@ -252,14 +252,10 @@ impl Host for Fake {
                 Reply::Account(self.person(|person| person.email.as_ref() == Some(&email)).map(Self::account))
             }
             store::Request::AccountByUser { .. } if self.gone.get() => Reply::Account(None),
-            store::Request::Profile { .. } if self.gone.get() => Reply::Profile(None),
             store::Request::AccountByUser { user } => {
                 Reply::Account(self.person(|person| person.card.user_id == user).map(Self::account))
             }
             store::Request::LogIn { user, session, .. } => self.log_in(user, session),
-            store::Request::Profile { user } => {
-                Reply::Profile(self.person(|person| person.card.user_id == user).map(Self::profile))
-            }
             store::Request::SetSocials { user, socials, .. } => {
                 self.change(user, |person| person.socials = Some(socials));
                 Reply::Done
@@ -306,7 +302,19 @@ impl Host for Fake {
         self.ended.borrow_mut().push((user, except));
     }
 
-    async fn login_changed(&self, user: UserId) {
+    async fn profile(&self, user: UserId) -> Result<Option<store::Profile>, Unavailable> {
+        if self.down.get() {
+            return Err(Unavailable);
+        }
+        let person = self.person(|person| person.card.user_id == user && !self.gone.get());
+        Ok(person.map(|person| Self::profile_of(person)))
+    }
+
+    fn online_users(&self) -> usize {
+        3
+    }
+
+    async fn user_changed(&self, user: UserId) {
         self.changed.borrow_mut().push(user);
     }
 
@@ -322,7 +330,6 @@ impl Host for Fake {
 
     async fn live(&self) -> Live {
         Live {
-            online_users: 3,
             connected_users: 4,
             sockets: 6,
             heap_used: 36_000_000,
