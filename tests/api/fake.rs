@@ -222,7 +222,7 @@ impl Fake {
 
     fn profile_of(person: Person) -> Profile {
         let Person { card, account, email, socials, paid, .. } = person;
-        Profile { card, account, email, socials, paid, metrics: Metrics::default(), created_at: NOW })
+        Profile { card, account, email, socials, paid, metrics: Metrics::default(), created_at: NOW }
     }
 }
 
