@@ -110,7 +110,7 @@ fn writes(request: &Request) -> bool {
 fn dispatch(connection: &Connection, request: &Request) -> Result<Reply> {
     match request {
         Request::SignUp(sign_up) => accounts::sign_up(connection, sign_up),
-        Request::Session { token } => sessions::session(connection, *token),
+        Request::Session { token, .. } => sessions::session(connection, *token),
         Request::Link { user, token, email, password_hash, expires_at, now } => {
             let linked = accounts::link(connection, *user, email, password_hash, *now)?;
             if linked {

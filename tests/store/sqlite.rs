@@ -171,7 +171,7 @@ fn a_lock_held_from_outside_fails_writes_but_not_reads_and_passes() {
     outside.execute_batch("BEGIN IMMEDIATE").unwrap();
     let bob = world.person();
     let write = world.link.ask(Request::SignUp(Box::new(bob.sign_up())));
-    let read = world.link.ask(Request::Session { token: ann.token });
+    let read = world.link.ask(Request::Session { user: ann.id, token: ann.token });
     assert!(matches!(block_on(write), Ok(Reply::Failed(_))));
     assert!(matches!(block_on(read), Ok(Reply::Session(Some(_)))));
     outside.execute_batch("ROLLBACK").unwrap();
@@ -328,7 +328,7 @@ fn child_signs_up_until_killed() {
             Reply::Failed(_) => {
                 println!("failed {}", person.id);
                 let known = known.expect("the first sign-ups have room");
-                let read = block_on(link.ask(Request::Session { token: known.token }));
+                let read = block_on(link.ask(Request::Session { user: known.id, token: known.token }));
                 assert!(matches!(read, Ok(Reply::Session(Some(_)))));
                 println!("readable {}", known.id);
             }

@@ -1,0 +1,126 @@
+//! What waits to leave one connection: chunks for its peer, and outputs for its shard.
+//!
+//! Two queues, because what others send to a client must not wait behind an output that takes time to answer. Bound:
+//! the chunks by `outbox_bytes_max`, over which nothing more is taken and the connection must be closed; the outputs by
+//! the read that caused them.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::Output;
+
+/// An empty queue of more places than this gives its memory back.
+const PLACES_KEPT: usize = 4;
+
+pub(super) struct Outbox {
+    chunks: VecDeque<Bytes>,
+    outputs: VecDeque<Output>,
+    /// Queued, but not yet [`Outbox::written`].
+    bytes: usize,
+    bytes_max: usize,
+    is_full: bool,
+    /// The last chunk is a whole pong that a newer one may replace.
+    ends_in_pong: bool,
+    /// Whether anything was written since [`Outbox::take_progress`].
+    has_progress: bool,
+}
+
+impl Outbox {
+    pub fn new(bytes_max: usize) -> Self {
+        let (chunks, outputs) = (VecDeque::new(), VecDeque::new());
+        Self { chunks, outputs, bytes: 0, bytes_max, is_full: false, ends_in_pong: false, has_progress: false }
+    }
+
+    /// Queues an output.
+    pub fn push(&mut self, output: Output) {
+        self.outputs.push_back(output);
+    }
+
+    /// Writes one chunk.
+    pub fn write(&mut self, chunk: Bytes) {
+        self.write_pair(chunk, Bytes::new());
+    }
+
+    /// Writes two chunks that belong together; an empty one is left out. An empty outbox takes any size.
+    pub fn write_pair(&mut self, head: Bytes, body: Bytes) {
+        let length = head.len() + body.len();
+        if self.is_full || (self.bytes > 0 && self.bytes + length > self.bytes_max) {
+            self.is_full = true;
+            return;
+        }
+        self.bytes += length;
+        self.ends_in_pong = false;
+        self.chunks.extend([head, body].into_iter().filter(|chunk| !chunk.is_empty()));
+    }
+
+    /// Writes a pong; it takes the place of one that is next to leave (RFC 6455 5.5.3: the latest is enough).
+    pub fn write_pong(&mut self, frame: Bytes) {
+        // The first chunk may have left in part, so it is never replaced.
+        if self.ends_in_pong
+            && self.chunks.len() > 1
+            && let Some(older) = self.chunks.pop_back()
+        {
+            self.bytes -= older.len();
+        }
+        self.write(frame);
+        self.ends_in_pong = !self.is_full;
+    }
+
+    /// Forgets the chunks that nobody will read.
+    pub fn discard_writes(&mut self) {
+        self.chunks = VecDeque::new();
+        self.ends_in_pong = false;
+    }
+
+    /// The chunks in order; who takes some out says so by [`Outbox::written`].
+    pub fn chunks(&mut self) -> &mut VecDeque<Bytes> {
+        &mut self.chunks
+    }
+
+    /// The next output; the memory of a long queue goes with its last.
+    pub fn poll(&mut self) -> Option<Output> {
+        let output = self.outputs.pop_front();
+        give_back(&mut self.outputs);
+        output
+    }
+
+    /// So many bytes have left.
+    pub fn written(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.has_progress |= bytes > 0;
+        give_back(&mut self.chunks);
+    }
+
+    /// Whether bytes have left since this was last asked.
+    pub fn take_progress(&mut self) -> bool {
+        std::mem::take(&mut self.has_progress)
+    }
+
+    /// Bytes of memory behind the queues and the chunks, the shared ones too.
+    pub fn held_bytes(&self) -> usize {
+        let places = self.outputs.capacity() * size_of::<Output>() + self.chunks.capacity() * size_of::<Bytes>();
+        places + self.chunks.iter().map(Bytes::len).sum::<usize>()
+    }
+
+    /// Whether an output waits to be polled.
+    pub fn has_output(&self) -> bool {
+        !self.outputs.is_empty()
+    }
+
+    /// Whether bytes wait to be written.
+    pub fn has_bytes(&self) -> bool {
+        self.bytes > 0
+    }
+
+    /// Whether something was refused for want of room.
+    pub fn is_full(&self) -> bool {
+        self.is_full
+    }
+}
+
+fn give_back<T>(queue: &mut VecDeque<T>) {
+    if queue.is_empty() && queue.capacity() > PLACES_KEPT {
+        *queue = VecDeque::new();
+    }
+}
