@@ -21,6 +21,8 @@
 pub mod api;
 pub mod base;
 pub mod cache;
+#[cfg(feature = "server")]
+pub mod config;
 pub mod conn;
 pub mod domain;
 #[cfg(feature = "server")]
