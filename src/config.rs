@@ -91,19 +91,26 @@ pub struct Config {
     pub public_url: Option<String>,
     pub allowed_origins: Vec<String>,
     pub trusted_proxies: Vec<IpNet>,
+    /// `production` and `development` mean something, other names nothing.
     pub environment: String,
+    /// The folder of the database.
     pub data: PathBuf,
     pub paywall: bool,
     /// `None`: one per usable core.
     pub shards: Option<u16>,
     pub runtime: Choice,
     pub turn_urls: Vec<String>,
+    /// Not empty if there are TURN URLs.
     pub turn_secret: String,
     pub stun_urls: Vec<String>,
     pub limits: Limits,
+    /// Of all clients, on all shards; over it new ones are turned away.
     pub connections_max: usize,
+    /// Living ones of one user; over it the oldest is told and closed.
     pub user_connections_max: usize,
+    /// Events of one connection per second, in the long run.
     pub event_rate: u32,
+    /// Events of one connection at once.
     pub event_burst: u32,
     pub ping_interval_ms: u64,
     pub ping_timeout_ms: u64,
@@ -113,8 +120,11 @@ pub struct Config {
     /// The same.
     pub session_cache_max: usize,
     pub hash_threads: usize,
+    /// Of one hash; argon2 needs `hash_threads` times as much.
     pub hash_memory_kib: u32,
+    /// Passwords that wait; over it people are asked to come back.
     pub hash_queue: usize,
+    /// Requests that wait; over it they fail as if the store were down.
     pub store_queue: usize,
     pub store_cache_kib: u32,
     /// A filter of `tracing_subscriber`.
@@ -160,6 +170,7 @@ impl Config {
         }
     }
 
+    /// Heartbeats and proxies; the rest of a connection's bounds is fixed.
     fn conn_settings(&self) -> conn::Settings {
         conn::Settings {
             ping_interval_ms: self.ping_interval_ms,
@@ -170,6 +181,7 @@ impl Config {
         }
     }
 
+    /// The paywall, and the bounds of what one user may do over sockets.
     fn domain_settings(&self) -> domain::Settings {
         domain::Settings {
             paywall: self.paywall,
@@ -179,6 +191,7 @@ impl Config {
         }
     }
 
+    /// What the endpoints decide by, and what `/health` tells.
     fn api_settings(&self, probe: &Probe, shards: u16, started_at: Time) -> api::Settings {
         api::Settings {
             allowed_origins: self.allowed_origins.clone(),
@@ -232,10 +245,11 @@ pub fn settings_table() -> Vec<(String, String, String, String)> {
     command.get_arguments().filter(|arg| !arg.is_hide_set()).map(row).collect()
 }
 
+/// The command line, made of the table.
 fn command() -> Command {
     let arg = |flag: &Flag| {
         let arg = Arg::new(flag.name).long(flag.name).env(flag.variable).help(flag.help).value_name("VALUE");
-        let arg = arg.hide_env_values(true).allow_hyphen_values(true);
+        let arg = arg.hide_env_values(true);
         let arg = arg.hide([DATABASE_URL, REDIS_URL].contains(&flag.name));
         if flag.default.is_empty() { arg } else { arg.default_value(flag.default) }
     };
@@ -263,7 +277,7 @@ fn read(reader: &mut Reader) -> Config {
         port: reader.number("port", 0..=65_535),
         public_url: reader.one("public-url", "must be http(s)://host without a path", |url| {
             let url = url.trim_end_matches('/');
-            (url.starts_with("http") && is_origin(url)).then(|| url.to_owned())
+            scheme(url, ["http://", "https://"]).filter(|url| is_origin(url))
         }),
         allowed_origins: reader.list("allowed-origins", "must be of the form https://host, without a path", origin),
         trusted_proxies: reader.list("trusted-proxies", "must be an IP address or a network like 10.0.0.0/8", network),
@@ -296,14 +310,16 @@ fn read(reader: &mut Reader) -> Config {
         hash_queue: reader.number("hash-queue", 1..=65_536),
         store_queue: reader.number("store-queue", 1..=1_000_000),
         store_cache_kib: reader.number("store-cache-kib", 64..=64 * 1024 * 1024),
-        log: reader.one("log", "must be a level or a filter", |text| filter(text)).unwrap_or_default(),
+        log: reader.one("log", "must be a level or a filter", filter).unwrap_or_default(),
         stop_seconds: reader.number("stop-seconds", 0..=3_600),
     };
     refuse_unsupported(reader);
-    if config.turn_urls.is_empty() != config.turn_secret.is_empty() && reader.text("turn-urls").is_empty() {
-        reader.errors.push("--turn-secret (TURN_SECRET) is set, but --turn-urls (TURN_URLS) is not".to_owned());
-    } else if !config.turn_urls.is_empty() && config.turn_secret.is_empty() {
-        reader.errors.push("--turn-urls (TURN_URLS) needs --turn-secret (TURN_SECRET)".to_owned());
+    match (reader.text("turn-urls").is_empty(), config.turn_secret.is_empty()) {
+        (true, false) => {
+            reader.errors.push("--turn-secret (TURN_SECRET) is set, but --turn-urls (TURN_URLS) is not".into())
+        }
+        (false, true) => reader.errors.push("--turn-urls (TURN_URLS) needs --turn-secret (TURN_SECRET)".into()),
+        _ => {}
     }
     config
 }
@@ -318,7 +334,9 @@ fn refuse_unsupported(reader: &mut Reader) {
     }
 }
 
+/// More than any rate needs.
 const RATE_MAX: u64 = 1_000_000;
+/// Longest time of a connection's timers.
 const HOUR_MS: u64 = 3_600_000;
 
 /// Values by flag name, and what is wrong with them.
@@ -335,6 +353,7 @@ impl Reader<'_> {
         if given.is_empty() { default() } else { given }
     }
 
+    /// Notes what is wrong with a value.
     fn fault(&mut self, name: &str, given: &str, rule: impl Display) {
         let variable = FLAGS.iter().find(|flag| flag.name == name).map_or("", |flag| flag.variable);
         self.errors.push(format!("--{name} ({variable}) is {given:?}: {rule}"));
@@ -371,6 +390,7 @@ impl Reader<'_> {
     }
 }
 
+/// Whatever the standard forms of `T` are.
 fn parsed<T: FromStr>(text: &str) -> Option<T> {
     text.parse().ok()
 }
@@ -381,6 +401,7 @@ fn is_origin(text: &str) -> bool {
     authority.is_some_and(|authority| !authority.is_empty() && !authority.contains(['/', '?', '#', ' ', '*']))
 }
 
+/// An origin as browsers send it.
 fn origin(text: &str) -> Option<String> {
     is_origin(text).then(|| text.to_owned())
 }
@@ -398,6 +419,7 @@ fn switch(text: &str) -> Option<bool> {
     }
 }
 
+/// A number of shards; `Some(None)` leaves it to the machine.
 fn count(text: &str) -> Option<Option<u16>> {
     match text {
         "auto" => Some(None),
@@ -405,6 +427,7 @@ fn count(text: &str) -> Option<Option<u16>> {
     }
 }
 
+/// A URL with one of the schemes and something behind it.
 fn scheme(url: &str, schemes: [&str; 2]) -> Option<String> {
     schemes.iter().any(|scheme| url.len() > scheme.len() && url.starts_with(scheme)).then(|| url.to_owned())
 }
@@ -498,7 +521,7 @@ mod tests {
         ]);
         assert_eq!(lines[0], "duet: --host (HOST) is \"here\": must be an IP address");
         assert_eq!(lines[1], "duet: --port (PORT) is \"70000\": must be a number from 0 to 65535");
-        assert_eq!(lines.len(), 14, "{lines:#?}");
+        assert_eq!(lines.len(), 15, "{lines:#?}");
         assert!(lines[13].starts_with("duet: DATABASE_URL is set: Postgres is not supported yet"), "{lines:#?}");
         assert!(!lines.concat().contains("password"));
     }

@@ -307,7 +307,7 @@ impl Host for Fake {
             return Err(Unavailable);
         }
         let person = self.person(|person| person.card.user_id == user && !self.gone.get());
-        Ok(person.map(|person| Self::profile_of(person)))
+        Ok(person.map(Self::profile_of))
     }
 
     fn online_users(&self) -> usize {
