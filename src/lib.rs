@@ -1,3 +1,32 @@
-//! duet: the self-hosted backend of one-to-one video chat.
+//! duet: the self-hosted backend of one-to-one video chat, unchanged `socket.io-client` frontends welcome.
+//!
+//! # The walk of one message
+//!
+//! The modules below stand in the order in which a message meets them.
+//!
+//! 1. A socket becomes readable; [`shard`] takes the bytes that [`runtime`] lends and gives them to the connection's
+//!    [`conn::Conn`].
+//! 2. `Conn` is the protocol state of one client. With the stateless codecs of [`wire`] it turns bytes into a
+//!    [`message::ClientEvent`] or an HTTP request, and hands it out of [`conn::Conn::poll`].
+//! 3. An event goes to the rules: [`domain::Domain::needs`] names what must be fetched, [`domain::Domain::handle`]
+//!    decides, and its [`domain::Effects`] say what is to be done. An HTTP request goes to [`api::handle`].
+//! 4. [`shard`] performs the effects: events to this shard's connections, messages to the homes of other users, writes
+//!    to the [`store`] over a [`link`].
+//! 5. What a client is to hear is a [`message::ServerEvent`], encoded once; `Conn::send` frames it, and the
+//!    connection's task writes it to the socket.
+//!
+//! Everything up to [`api`] is the core: synchronous or runtime-free, built and tested with `--no-default-features`.
+//! The rest is the shell around it. `ARCHITECTURE.md` has the map and the invariants.
+
 pub mod base;
+pub mod cache;
+pub mod conn;
+pub mod domain;
+#[cfg(feature = "server")]
+pub mod hashing;
+#[cfg(feature = "server")]
+pub mod link;
 pub mod message;
+#[cfg(feature = "server")]
+pub mod runtime;
+pub mod wire;

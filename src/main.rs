@@ -1,1 +1,2 @@
+//! The duet server.
 fn main() {}

@@ -40,7 +40,7 @@ pub const CALL_RECORDED_SECONDS_MIN: u64 = 5;
 pub const CALL_COMPLETED_SECONDS_MIN: u64 = 30;
 /// Time in which a lost connection may come back without consequences (contract 3.5, D6).
 pub const GRACE_MS: u64 = 5_000;
-/// Signals, chat and socials held for a participant who is not in the room yet; over it the sender is refused (D37).
+/// Signals, chat and socials held for a participant who is not in the room yet; over it further ones are dropped (D37).
 pub const HELD_MAX: usize = 256;
 /// Bytes of the same.
 pub const HELD_BYTES_MAX: usize = 512 * 1024;

@@ -96,6 +96,15 @@ impl Seconds {
     }
 }
 
+/// How a connection left.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Leave {
+    /// The client said so (Socket.IO disconnect, Engine.IO close): there is no grace (contract 3.5).
+    Deliberate,
+    /// Transport closed, reset or silent: it may come back within the grace.
+    Lost,
+}
+
 /// Why an event was not understood.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Refusal {

@@ -8,7 +8,7 @@ pub mod server;
 pub mod shard;
 pub mod store;
 
-pub use client::ClientEvent;
+pub use client::{ClientEvent, Leave};
 pub use model::{Card, Gender, PaidStatus};
 pub use server::ServerEvent;
 pub use shard::{Delta, UserMessage};

@@ -34,7 +34,7 @@ pub enum UserMessage {
     /// `callee` accepted your invite: take part in this call if you are still free (the first half of accept).
     Propose { invite: InviteId, call: CallId, callee: Arc<Card>, seconds: Seconds },
     /// You are in the call (the second half of accept).
-    Agreed { invite: InviteId, call: CallId, agreed_seconds: u32 },
+    Agreed { invite: InviteId, call: CallId, caller: UserId, agreed_seconds: u32 },
     /// The accept came to nothing; `over` says that the invite is, too.
     NotAgreed { invite: InviteId, call: CallId, over: bool },
     /// An event of your call, to be heard once you are in the room.
@@ -67,4 +67,6 @@ pub enum EndCause {
     Disconnected,
     /// The agreed time and its allowance have passed (D38).
     TimeUp,
+    /// The server stops in order: stored like any call, but nobody is to blame, so there is no cooldown.
+    Stopped,
 }

@@ -13,8 +13,8 @@ use crate::base::{CallId, Time, TokenHash, UserId};
 pub enum Request {
     /// Makes a guest with a session: `SignedUp`, or `InviteCode` when the code was refused and nothing was made.
     SignUp(Box<SignUp>),
-    /// Who a token belongs to, expired or not: `Session`.
-    Session { token: TokenHash },
+    /// Who a token belongs to, expired or not: `Session`. `user` is whom the token claims; caches go by it.
+    Session { user: UserId, token: TokenHash },
     /// Turns the guest into a permanent account and prolongs that session: `Linked` or `EmailTaken`.
     /// For an account that is permanent already it only prolongs (the caller has checked the password, D26).
     Link { user: UserId, token: TokenHash, email: String, password_hash: String, expires_at: Time, now: Time },

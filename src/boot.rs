@@ -1,0 +1,154 @@
+//! Start in order, wait for a signal, stop in reverse.
+//!
+//! Start: settings, runtime, store, hashing pool, listeners, shards. Stop: no new connections and all calls ended and
+//! stored, connections closed, shards ended, pool and store drained. Each failure to start is one line.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::base::ShardId;
+use crate::base::placement::Placement;
+use crate::config::Config;
+use crate::runtime::probe::{Probe, probe};
+use crate::runtime::{bind_all, raise_descriptor_limit, spawn_shard, usable_cpus};
+use crate::shard::clock::Clock;
+use crate::shard::{self, Envelope, Links, Start, abort_on_shared_panic};
+use crate::{hashing, store};
+
+/// Runs the server until a signal stops it.
+///
+/// # Errors
+/// What kept it from starting, as one line.
+pub fn run(config: &Config) -> Result<(), String> {
+    start_log(config)?;
+    abort_on_shared_panic();
+    let descriptors = raise_descriptor_limit();
+    let cpus = usable_cpus();
+    let shards = config.shards.unwrap_or(cpus.len() as u16);
+    let probe = probe(config.runtime, usize::from(shards))?;
+    let address = SocketAddr::new(config.host, config.port);
+    let listeners = bind_all(address, usize::from(shards)).map_err(|error| cannot_listen(address, &error))?;
+    let bound = listeners[0].local_addr().map_err(|error| cannot_listen(address, &error))?;
+    let store = store::open(&config.store_settings()).map_err(|error| error.to_string())?;
+    let pool = hashing::start(&config.hashing_settings()).map_err(|error| error.to_string())?;
+    let links = Links { store: store.link(), hasher: pool.hasher() };
+    let placement = Placement::new(shards);
+    let settings = Arc::new(config.shard_settings(&probe, shards));
+    let (senders, inboxes) = shard::inboxes(placement);
+    let (open, clock) = (Arc::new(AtomicUsize::new(0)), Clock::start());
+    let mut threads = Vec::new();
+    for (index, (listener, inbox)) in listeners.into_iter().zip(inboxes).enumerate() {
+        let start = Start {
+            id: ShardId(index as u16),
+            placement,
+            clock,
+            seed: entropy()?,
+            senders: senders.clone(),
+            inbox,
+            listener,
+            links: links.clone(),
+            settings: settings.clone(),
+            open: open.clone(),
+        };
+        let cpu = cpus[index % cpus.len()].filter(|_| usize::from(shards) <= cpus.len());
+        let thread = spawn_shard(probe.kind, format!("shard-{index}"), cpu, move || shard::run(start));
+        threads.push(thread.map_err(|error| format!("shard {index} cannot start: {error}"))?);
+    }
+    announce(config, bound, &probe, shards, descriptors);
+    wait_and_stop(&senders, threads, Duration::from_secs(config.stop_seconds))?;
+    pool.stop();
+    store.stop();
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn announce(config: &Config, bound: SocketAddr, probe: &Probe, shards: u16, descriptors: u64) {
+    let host = match bound.ip() {
+        ip if ip.is_unspecified() => "localhost".to_owned(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+        IpAddr::V4(ip) => ip.to_string(),
+    };
+    let mut text = format!("duet {} listens on http://{host}:{}\n", env!("CARGO_PKG_VERSION"), bound.port());
+    let _ = writeln!(text, "  runtime  {} ({})", probe.kind, probe.reason);
+    let _ = writeln!(text, "  shards   {shards}");
+    let _ = writeln!(text, "  store    {}", config.store_description());
+    let _ = writeln!(text, "  limits   {} connections, {descriptors} file descriptors", config.connections_max);
+    // A closed standard output is no reason not to serve.
+    let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
+}
+
+/// Waits for SIGINT or SIGTERM, then stops the shards: first the calls of all, then the connections of all.
+fn wait_and_stop(
+    senders: &[mpsc::Sender<Envelope>],
+    threads: Vec<JoinHandle<()>>,
+    stop_within: Duration,
+) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| format!("signals cannot be waited for: {error}"))?;
+    runtime.block_on(async {
+        let listen = |kind| signal(kind).map_err(|error| format!("signals cannot be waited for: {error}"));
+        let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+        tokio::select! {
+            _ = interrupt.recv() => tracing::info!("stopping: interrupted"),
+            _ = terminate.recv() => tracing::info!("stopping: asked to terminate"),
+        }
+        let stop = async {
+            tell_all(senders, |reply| Envelope::EndCalls { reply }).await;
+            tell_all(senders, |reply| Envelope::Stop { reply }).await;
+        };
+        tokio::select! {
+            () = stop => {}
+            () = tokio::time::sleep(stop_within) => tracing::warn!("not all connections closed in time"),
+            _ = interrupt.recv() => tracing::warn!("interrupted again: stopping at once"),
+        }
+        Ok::<(), String>(())
+    })?;
+    for thread in threads {
+        if thread.is_finished() {
+            let _ = thread.join();
+        }
+    }
+    Ok(())
+}
+
+async fn tell_all(senders: &[mpsc::Sender<Envelope>], message: impl Fn(oneshot::Sender<()>) -> Envelope) {
+    let mut answers = Vec::new();
+    for sender in senders {
+        let (reply, answer) = oneshot::channel();
+        if sender.send(message(reply)).await.is_ok() {
+            answers.push(answer);
+        }
+    }
+    for answer in answers {
+        let _ = answer.await;
+    }
+}
+
+fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => format!("cannot listen on {address}: the port is in use (choose another with --port)"),
+        _ => format!("cannot listen on {address}: {error}"),
+    }
+}
+
+fn entropy() -> Result<[u8; 32], String> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|error| format!("the system gives no entropy: {error}"))?;
+    Ok(seed)
+}
+
+fn start_log(config: &Config) -> Result<(), String> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&config.log);
+    let filter = filter.map_err(|error| format!("--log {:?} is not a filter: {error}", config.log))?;
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    // Only a second start in one process fails here, and then the first log serves both.
+    let _ = subscriber.try_init();
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! Why connections end: the catalogue that is counted, and what the product needs to know of it.
+
+use crate::wire::websocket::CloseCode;
+
+/// How a client left, as far as presence is concerned (contract 3.5).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Leave {
+    /// The client or the server said so: clean up at once.
+    Deliberate,
+    /// The connection was lost: it may come back within the grace.
+    Lost,
+}
+
+/// Why a connection was closed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CloseReason {
+    /// The peer closed in order: between two requests, or by a WebSocket close frame.
+    PeerClosed,
+    /// The stream ended in the middle of a WebSocket session.
+    PeerReset,
+    /// The last response that the client or its HTTP version wanted is written.
+    Finished,
+    /// No answer to a heartbeat.
+    PingTimeout,
+    /// Connected, but not authenticated in time (contract 8, D16).
+    UnboundTimeout,
+    /// Upgraded, but no Socket.IO CONNECT was accepted in time.
+    ConnectTimeout,
+    /// The request head did not come in time.
+    HeadTimeout,
+    /// The request body did not come in time.
+    BodyTimeout,
+    /// No further request.
+    IdleTimeout,
+    /// The peer does not read what it is sent.
+    SlowReader,
+    /// The peer broke a rule of WebSocket, Engine.IO or Socket.IO; the WebSocket close code says which kind.
+    ProtocolError(u16),
+    /// A request that cannot be answered by a route: malformed, unsupported, a failed handshake.
+    BadRequest,
+    /// A WebSocket message or request body over its limit.
+    MessageTooBig,
+    /// A newer login replaced the client's session.
+    SessionInvalidated,
+    /// The user is banned.
+    Banned,
+    /// The user, or the server, has too many connections.
+    TooManyConnections,
+    /// The server stops; the client may come back, to another.
+    ServerShutdown,
+    /// The client said goodbye: a Socket.IO DISCONNECT or an Engine.IO close packet.
+    ClientDisconnect,
+    /// Handling this client's bytes panicked.
+    HandlerPanicked,
+}
+
+impl CloseReason {
+    /// The name under which it is counted.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::PeerClosed => "peer_closed",
+            Self::PeerReset => "peer_reset",
+            Self::Finished => "finished",
+            Self::PingTimeout => "ping_timeout",
+            Self::UnboundTimeout => "unbound_timeout",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::HeadTimeout => "head_timeout",
+            Self::BodyTimeout => "body_timeout",
+            Self::IdleTimeout => "idle_timeout",
+            Self::SlowReader => "slow_reader",
+            Self::ProtocolError(_) => "protocol_error",
+            Self::BadRequest => "bad_request",
+            Self::MessageTooBig => "message_too_big",
+            Self::SessionInvalidated => "session_invalidated",
+            Self::Banned => "banned",
+            Self::TooManyConnections => "too_many_connections",
+            Self::ServerShutdown => "server_shutdown",
+            Self::ClientDisconnect => "client_disconnect",
+            Self::HandlerPanicked => "handler_panicked",
+        }
+    }
+
+    /// Whether the peer cannot be told: nothing that waits to be written is worth waiting for.
+    pub fn is_abrupt(self) -> bool {
+        matches!(self, Self::PeerReset | Self::PingTimeout | Self::SlowReader)
+    }
+
+    /// Whether the server sends the client away for good, so that socket.io-client must not reconnect by itself.
+    pub(super) fn disconnects(self) -> bool {
+        matches!(self, Self::SessionInvalidated | Self::Banned | Self::TooManyConnections)
+    }
+
+    /// Whether the peer's bytes can no longer be made sense of.
+    pub(super) fn is_failure(self) -> bool {
+        matches!(self, Self::ProtocolError(_) | Self::MessageTooBig)
+    }
+
+    /// What the product makes of it when the connection ends for this reason.
+    pub(super) fn leave(self) -> Leave {
+        if self.disconnects() || self == Self::ClientDisconnect { Leave::Deliberate } else { Leave::Lost }
+    }
+
+    /// The code that tells a WebSocket peer (RFC 6455 7.4.1).
+    pub(super) fn code(self) -> CloseCode {
+        match self {
+            Self::ProtocolError(code) => CloseCode::from(code),
+            Self::MessageTooBig => CloseCode::Size,
+            Self::BadRequest => CloseCode::Protocol,
+            Self::SessionInvalidated | Self::Banned | Self::UnboundTimeout | Self::ConnectTimeout => CloseCode::Policy,
+            Self::TooManyConnections => CloseCode::Again,
+            Self::ServerShutdown => CloseCode::Away,
+            Self::HandlerPanicked => CloseCode::Error,
+            _ => CloseCode::Normal,
+        }
+    }
+}

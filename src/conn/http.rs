@@ -1,0 +1,209 @@
+//! The HTTP stage of a connection: heads, bodies, one request at a time, keep-alive, and the way to WebSocket.
+//!
+//! What cannot be a request for a route is answered here, as JSON, and ends the connection. Bound: one head
+//! (`HEAD_BYTES_MAX`) in the connection's rest, one body (`body_bytes_max`) here.
+
+use bytes::Bytes;
+
+use super::socket::{Closing, Socket};
+use super::{CloseReason, Context, Output, Stage, Step};
+use crate::base::Time;
+use crate::base::limits::HEAD_BYTES_MAX;
+use crate::message::http::{Method, Response};
+use crate::wire::forwarded::client_address;
+use crate::wire::http::{Body, Head, HttpError, Reply, decode_head, encode_response, head_length};
+use crate::wire::upgrade::{Dialect, answer_handshake, refuse_engine_open};
+
+const HEAD_TOO_LARGE: HttpError = HttpError { status: 431, error: "Request head too large" };
+const HEAD_LATE: HttpError = HttpError { status: 408, error: "Request head took too long" };
+const BODY_LATE: HttpError = HttpError { status: 408, error: "Request body took too long" };
+
+pub(super) struct Http {
+    state: State,
+    /// Why the connection ends with the response in flight.
+    closes: Option<CloseReason>,
+}
+
+enum State {
+    /// Between two requests.
+    Idle {
+        until: Time,
+    },
+    /// Waiting for the end of a head; so many bytes of it were looked at.
+    Head {
+        until: Time,
+        scanned: usize,
+    },
+    Body {
+        until: Time,
+        receiving: Box<(Head, Body)>,
+    },
+    /// A request is with the caller.
+    Asked(Reply),
+}
+
+impl Http {
+    /// A connection whose first head must be here by `until`.
+    pub fn new(until: Time) -> Self {
+        Self { state: State::Head { until, scanned: 0 }, closes: None }
+    }
+
+    pub fn is_asked(&self) -> bool {
+        matches!(self.state, State::Asked(_))
+    }
+
+    pub fn deadline(&self) -> Option<Time> {
+        match self.state {
+            State::Idle { until } | State::Head { until, .. } | State::Body { until, .. } => Some(until),
+            State::Asked(_) => None,
+        }
+    }
+
+    pub fn step(&mut self, context: &mut Context, bytes: &[u8]) -> Step {
+        match &mut self.state {
+            State::Asked(_) => Step::Wait,
+            // An empty line before a request is no request (RFC 9112 2.2), and does not extend any time.
+            State::Idle { .. } if bytes.starts_with(b"\r\n") => Step::Used(2),
+            State::Idle { .. } if bytes.is_empty() => Step::Wait,
+            State::Idle { .. } => {
+                self.state = State::Head { until: context.now + context.settings.head_timeout_ms, scanned: 0 };
+                Step::Used(0)
+            }
+            State::Head { scanned, .. } if bytes.starts_with(b"\r\n") => {
+                *scanned = 0;
+                Step::Used(2)
+            }
+            State::Head { scanned, .. } => match head_length(bytes, *scanned) {
+                Ok(Some(length)) if length <= HEAD_BYTES_MAX => match decode_head(&bytes[..length]) {
+                    Ok(head) => self.begin(context, head, length),
+                    Err(error) => Step::Become(length, refuse(context, error, CloseReason::BadRequest)),
+                },
+                Ok(None) if bytes.len() <= HEAD_BYTES_MAX => {
+                    *scanned = bytes.len();
+                    Step::Wait
+                }
+                Ok(_) => Step::Become(bytes.len(), refuse(context, HEAD_TOO_LARGE, CloseReason::BadRequest)),
+                Err(error) => Step::Become(bytes.len(), refuse(context, error, CloseReason::BadRequest)),
+            },
+            State::Body { receiving, .. } => match receiving.1.decode(bytes) {
+                Ok(used) => self.body_advanced(context, used),
+                Err(error) => Step::Become(bytes.len(), refuse(context, error, reason(error))),
+            },
+        }
+    }
+
+    pub fn respond(&mut self, context: &mut Context, response: &Response) -> Option<Stage> {
+        let State::Asked(reply) = self.state else { return None };
+        self.answer(context, reply, response)
+    }
+
+    pub fn close(&mut self, context: &mut Context, reason: CloseReason) -> Option<Stage> {
+        if self.is_asked() && !reason.is_abrupt() {
+            self.closes = Some(reason);
+            return None;
+        }
+        Some(context.closed(reason))
+    }
+
+    /// `received`: whether part of a head is here, so that a late one deserves an answer.
+    pub fn timeout(&mut self, context: &mut Context, received: bool) -> Option<Stage> {
+        if self.deadline().is_none_or(|until| until > context.now) {
+            return None;
+        }
+        Some(match &mut self.state {
+            State::Idle { until } if context.outbox.has_bytes() => {
+                if !context.outbox.take_progress() {
+                    return Some(context.closed(CloseReason::SlowReader));
+                }
+                *until = context.now + context.settings.idle_timeout_ms;
+                return None;
+            }
+            State::Idle { .. } => context.closed(CloseReason::IdleTimeout),
+            State::Head { .. } if received => refuse(context, HEAD_LATE, CloseReason::HeadTimeout),
+            State::Head { .. } => context.closed(CloseReason::HeadTimeout),
+            _ => refuse(context, BODY_LATE, CloseReason::BodyTimeout),
+        })
+    }
+
+    /// A head of `length` bytes is here.
+    fn begin(&mut self, context: &mut Context, head: Head, length: usize) -> Step {
+        *context.address = client_address(context.peer, &context.settings.trusted_proxies, &head.request);
+        let body = match Body::new(head.framing, context.settings.body_bytes_max) {
+            Ok(body) => body,
+            Err(error) => return Step::Become(length, refuse(context, error, reason(error))),
+        };
+        if body.is_complete() {
+            return self.complete(context, head, length);
+        }
+        if head.expects_continue {
+            context.outbox.write(Bytes::from_static(b"HTTP/1.1 100 Continue\r\n\r\n"));
+        }
+        let until = context.now + context.settings.body_timeout_ms;
+        self.state = State::Body { until, receiving: Box::new((head, body)) };
+        Step::Used(length)
+    }
+
+    fn body_advanced(&mut self, context: &mut Context, used: usize) -> Step {
+        let placeholder = State::Idle { until: context.now };
+        match std::mem::replace(&mut self.state, placeholder) {
+            State::Body { receiving, .. } if receiving.1.is_complete() => {
+                let (mut head, body) = *receiving;
+                head.request.body = body.into_bytes();
+                self.complete(context, head, used)
+            }
+            unfinished => {
+                self.state = unfinished;
+                if used == 0 { Step::Wait } else { Step::Used(used) }
+            }
+        }
+    }
+
+    /// A request is whole: hand it up, or answer what is the connection's own to answer.
+    fn complete(&mut self, context: &mut Context, head: Head, used: usize) -> Step {
+        let reply = Reply {
+            is_http_11: head.is_http_11,
+            keep_alive: head.keep_alive,
+            without_body: head.request.method == Method::Head,
+        };
+        let dialect = match Dialect::of(&head.request.path) {
+            Some(Dialect::SocketIo) if head.request.method != Method::Options => Dialect::SocketIo,
+            Some(Dialect::Plain) if head.asks_for_websocket() => Dialect::Plain,
+            _ => {
+                self.state = State::Asked(reply);
+                context.outbox.push(Output::Request(Box::new(head.request)));
+                return Step::Used(used);
+            }
+        };
+        let refusal = if dialect == Dialect::SocketIo { refuse_engine_open(&head) } else { None };
+        let response = refusal.unwrap_or_else(|| answer_handshake(&head.request));
+        if response.status != 101 {
+            self.closes = Some(CloseReason::BadRequest);
+        }
+        let next = self.answer(context, reply, &response);
+        Step::Become(used, next.unwrap_or_else(|| Stage::Socket(Socket::open(context, dialect))))
+    }
+
+    /// Writes a response, and ends the connection if it was the last.
+    fn answer(&mut self, context: &mut Context, mut reply: Reply, response: &Response) -> Option<Stage> {
+        reply.keep_alive &= self.closes.is_none();
+        let (head, body) = encode_response(response, context.now, reply);
+        context.outbox.write_pair(head, body);
+        self.state = State::Idle { until: context.now + context.settings.idle_timeout_ms };
+        if response.status == 101 || reply.keep_alive {
+            return None;
+        }
+        Some(context.closed(self.closes.unwrap_or(CloseReason::Finished)))
+    }
+}
+
+/// Answers what is not a whole request. Its bytes may still be coming: they are let in for a while and dropped, for
+/// closing over unread bytes would reset the connection before the answer is read (RFC 9112 9.6).
+fn refuse(context: &mut Context, error: HttpError, reason: CloseReason) -> Stage {
+    let (head, body) = encode_response(&error.response(), context.now, Reply::LAST);
+    context.outbox.write_pair(head, body);
+    Stage::Closing(Closing { until: context.now + context.settings.close_timeout_ms, reason, is_deaf: true })
+}
+
+fn reason(error: HttpError) -> CloseReason {
+    if error.status == 413 { CloseReason::MessageTooBig } else { CloseReason::BadRequest }
+}

@@ -1,0 +1,291 @@
+//! One client's protocol state, sans-IO: bytes and times go in, [`Output`]s come out.
+//!
+//! A [`Conn`] is plain owned data that the shard's connection task holds; it may move between shards at any moment.
+//! It speaks HTTP until a request upgrades it, then WebSocket until the end. The caller promises: `poll` until `None`
+//! after every call; `receive` only while [`Conn::wants_read`]; `timeout` once [`Conn::deadline`] has passed.
+//!
+//! Bounds: unread input is one unfinished head, line, frame or message and the read it came in; output is
+//! `outbox_bytes_max`, over which the client is closed. It reads no clock, does no I/O and knows no user.
+
+mod close;
+mod http;
+mod outbox;
+mod output;
+mod settings;
+mod socket;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+pub use close::{CloseReason, Leave};
+pub use output::Output;
+pub use settings::Settings;
+
+use crate::base::Time;
+use crate::message::http::Response;
+use http::Http;
+use outbox::Outbox;
+use socket::{Closing, Socket};
+
+/// One client.
+pub struct Conn {
+    settings: Arc<Settings>,
+    peer: IpAddr,
+    address: IpAddr,
+    sid_seed: [u8; 16],
+    stage: Stage,
+    /// Received, but not whole yet or not its turn; owns nothing while it is empty.
+    rest: Vec<u8>,
+    outbox: Outbox,
+    /// The peer sends no more.
+    is_ended: bool,
+}
+
+/// Where in its life a connection is.
+enum Stage {
+    Http(Http),
+    Socket(Socket),
+    Closing(Closing),
+    Closed,
+}
+
+/// What a stage made of the bytes it was shown.
+enum Step {
+    /// So many are done with; there may be more to do.
+    Used(usize),
+    /// Nothing can be done without more bytes or an answer.
+    Wait,
+    /// So many are done with, and the next stage has begun.
+    Become(usize, Stage),
+}
+
+/// What a stage may use of its connection.
+struct Context<'a> {
+    now: Time,
+    settings: &'a Settings,
+    peer: IpAddr,
+    address: &'a mut IpAddr,
+    sid_seed: &'a [u8; 16],
+    outbox: &'a mut Outbox,
+}
+
+impl Context<'_> {
+    /// The last word: what was written before it is flushed, then the socket is closed.
+    fn closed(&mut self, reason: CloseReason) -> Stage {
+        self.outbox.push(Output::Close(reason));
+        Stage::Closed
+    }
+}
+
+impl Conn {
+    /// A connection accepted `now` from `peer`. The ids that the client will hear are derived from `sid_seed`, which
+    /// must be drawn for this connection alone.
+    pub fn new(now: Time, settings: Arc<Settings>, peer: IpAddr, sid_seed: [u8; 16]) -> Self {
+        let peer = peer.to_canonical();
+        Self {
+            stage: Stage::Http(Http::new(now + settings.head_timeout_ms)),
+            outbox: Outbox::new(settings.outbox_bytes_max),
+            settings,
+            peer,
+            address: peer,
+            sid_seed,
+            rest: Vec::new(),
+            is_ended: false,
+        }
+    }
+
+    /// Takes what was read. The bytes may be changed in place; what is unfinished is kept.
+    pub fn receive(&mut self, now: Time, bytes: &mut [u8]) {
+        if self.rest.is_empty() {
+            let used = self.advance(now, bytes);
+            self.rest = bytes[used..].to_vec();
+        } else {
+            self.rest.extend_from_slice(bytes);
+            self.resume(now);
+        }
+        self.settle(now);
+    }
+
+    /// The peer closed its half, or the connection is gone. A request in flight is still answered.
+    pub fn end_of_stream(&mut self, now: Time) {
+        self.is_ended = true;
+        self.settle(now);
+    }
+
+    /// Acts on whatever is due; harmless when nothing is.
+    pub fn timeout(&mut self, now: Time) {
+        let received = !self.rest.is_empty();
+        let (stage, mut context) = self.split(now);
+        let next = match stage {
+            Stage::Http(http) => http.timeout(&mut context, received),
+            Stage::Socket(socket) => socket.timeout(&mut context),
+            Stage::Closing(closing) if closing.until <= now => Some(context.closed(closing.reason)),
+            Stage::Closing(_) | Stage::Closed => None,
+        };
+        self.become_next(next);
+        self.settle(now);
+    }
+
+    /// When [`Conn::timeout`] is to be called; `None` while the peer is not what is waited for.
+    pub fn deadline(&self) -> Option<Time> {
+        match &self.stage {
+            Stage::Http(http) => http.deadline(),
+            Stage::Socket(socket) => Some(socket.deadline()),
+            Stage::Closing(closing) => Some(closing.until),
+            Stage::Closed => None,
+        }
+    }
+
+    /// Answers the outstanding [`Output::Request`], then goes on with what was pipelined behind it.
+    pub fn respond(&mut self, now: Time, response: Response) {
+        let (Stage::Http(http), mut context) = self.split(now) else { return };
+        let next = http.respond(&mut context, &response);
+        self.become_next(next);
+        self.resume(now);
+        self.settle(now);
+    }
+
+    /// Accepts the outstanding [`Output::Connect`]; events may follow.
+    pub fn accept_connect(&mut self, now: Time) {
+        let (Stage::Socket(socket), mut context) = self.split(now) else { return };
+        socket.accept_connect(&mut context);
+        self.resume(now);
+        self.settle(now);
+    }
+
+    /// Refuses the outstanding [`Output::Connect`]. A Socket.IO client may ask again until the unbound timeout; the
+    /// other dialect has no such answer, and is closed.
+    pub fn refuse_connect(&mut self, now: Time, message: &str) {
+        let (Stage::Socket(socket), mut context) = self.split(now) else { return };
+        let next = socket.refuse_connect(&mut context, message);
+        self.become_next(next);
+        self.resume(now);
+        self.settle(now);
+    }
+
+    /// Sends an encoded event; nothing unless connected. A long one is shared by reference, not copied.
+    pub fn send(&mut self, now: Time, event_json: &Bytes) {
+        let (Stage::Socket(socket), mut context) = self.split(now) else { return };
+        socket.send(&mut context, event_json);
+        self.settle(now);
+    }
+
+    /// The client has authenticated: the unbound timeout is over.
+    pub fn bind(&mut self) {
+        if let Stage::Socket(socket) = &mut self.stage {
+            socket.unbound_until = None;
+        }
+    }
+
+    /// The client is nobody again: the unbound timeout starts.
+    pub fn unbind(&mut self, now: Time) {
+        if let Stage::Socket(socket) = &mut self.stage {
+            socket.unbound_until = Some(now + self.settings.unbound_timeout_ms);
+        }
+    }
+
+    /// Ends the connection in order: a request in flight is answered first; a WebSocket peer is told why and has
+    /// `close_timeout_ms` to answer. Where the reason says that the peer cannot be told, it is dropped at once.
+    pub fn close(&mut self, now: Time, reason: CloseReason) {
+        let (stage, mut context) = self.split(now);
+        let next = match stage {
+            Stage::Http(http) => http.close(&mut context, reason),
+            Stage::Socket(socket) => Some(socket.close(&mut context, reason)),
+            Stage::Closing(_) | Stage::Closed => None,
+        };
+        self.become_next(next);
+        self.settle(now);
+    }
+
+    /// Whether more bytes are of use now: not while an output waits to be polled or answered.
+    pub fn wants_read(&self) -> bool {
+        let is_open = match &self.stage {
+            Stage::Http(http) => !http.is_asked(),
+            Stage::Socket(socket) => !socket.is_asked(),
+            Stage::Closing(_) => true,
+            Stage::Closed => false,
+        };
+        is_open && !self.is_ended && self.outbox.is_drained()
+    }
+
+    /// The next output, in order.
+    pub fn poll(&mut self) -> Option<Output> {
+        self.outbox.poll()
+    }
+
+    /// So many written bytes have left for the peer.
+    pub fn written(&mut self, bytes: usize) {
+        self.outbox.written(bytes);
+    }
+
+    /// Whether it was upgraded to WebSocket and is open.
+    pub fn is_socket(&self) -> bool {
+        matches!(self.stage, Stage::Socket(_))
+    }
+
+    /// The client behind the trusted proxies, as of the latest request head (contract 8, D20); the peer before one.
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// Lets the stages have their way with `bytes`; says how many are done with.
+    fn advance(&mut self, now: Time, bytes: &mut [u8]) -> usize {
+        let mut used = 0;
+        loop {
+            let (stage, mut context) = self.split(now);
+            let step = match stage {
+                Stage::Http(http) => http.step(&mut context, &bytes[used..]),
+                Stage::Socket(socket) => socket.step(&mut context, &mut bytes[used..]),
+                Stage::Closing(closing) => closing.step(&mut context, &mut bytes[used..]),
+                Stage::Closed => return bytes.len(),
+            };
+            match step {
+                Step::Wait => return used,
+                Step::Used(count) => used += count,
+                Step::Become(count, next) => {
+                    used += count;
+                    self.stage = next;
+                }
+            }
+        }
+    }
+
+    /// Goes on with what was kept, and keeps what is left of it in no more memory than it needs.
+    fn resume(&mut self, now: Time) {
+        let mut rest = std::mem::take(&mut self.rest);
+        let used = self.advance(now, &mut rest);
+        self.rest = if used == 0 { rest } else { rest[used..].to_vec() };
+    }
+
+    /// What must hold after every call: an overfull outbox or the peer's end has had its consequence.
+    fn settle(&mut self, now: Time) {
+        let (is_full, is_ended) = (self.outbox.is_full(), self.is_ended);
+        let (stage, mut context) = self.split(now);
+        let next = match stage {
+            Stage::Closed => None,
+            Stage::Socket(socket) if is_full => Some(socket.abandon(&mut context, CloseReason::SlowReader)),
+            Stage::Http(_) if is_full => Some(context.closed(CloseReason::SlowReader)),
+            Stage::Http(http) if is_ended && !http.is_asked() => Some(context.closed(CloseReason::PeerClosed)),
+            Stage::Socket(socket) if is_ended => Some(socket.abandon(&mut context, CloseReason::PeerReset)),
+            Stage::Closing(closing) if is_full || is_ended => Some(context.closed(closing.reason)),
+            _ => None,
+        };
+        self.become_next(next);
+        if matches!(self.stage, Stage::Closed) {
+            self.rest = Vec::new();
+        }
+    }
+
+    fn become_next(&mut self, next: Option<Stage>) {
+        if let Some(stage) = next {
+            self.stage = stage;
+        }
+    }
+
+    fn split(&mut self, now: Time) -> (&mut Stage, Context<'_>) {
+        let Self { settings, peer, address, sid_seed, stage, outbox, .. } = self;
+        (stage, Context { now, settings, peer: *peer, address, sid_seed, outbox })
+    }
+}

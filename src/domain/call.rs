@@ -1,0 +1,268 @@
+//! A running call's record and its end (contract 4.3, D9-D12, D38).
+//!
+//! The record lives at the caller's home; taking it out is what ends a call, so it ends once, however many want it.
+//! What must be stored is stored for both in one write; `session:finalized` follows when that is durable.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::base::limits::{
+    CALL_COMPLETED_SECONDS_MIN, CALL_RECORDED_SECONDS_MIN, CHAT_LOG_MAX, COOLDOWN_LONG_MS, RECENT_CALL_MS,
+    RECENT_CALLS_MAX,
+};
+use crate::base::{CallId, ConnId, Map, Time, UserId};
+use crate::message::model::{ChatKind, ChatLine, Metrics};
+use crate::message::shard::EndCause;
+use crate::message::store::{FinishedCall, Reply, Request};
+use crate::message::{Card, ServerEvent, UserMessage};
+
+use super::user::Role;
+use super::writes::Then;
+use super::{Domain, Effect, Effects};
+
+/// The record of a running call.
+pub(super) struct Call {
+    id: CallId,
+    pub caller: Arc<Card>,
+    pub callee: Arc<Card>,
+    started_at: Time,
+    log: Vec<ChatLine>,
+}
+
+/// What is known of a call that has ended and is being stored.
+#[derive(Clone, Debug)]
+pub(super) struct Finishing {
+    call: CallId,
+    session: Arc<str>,
+    caller: UserId,
+    callee: UserId,
+}
+
+impl Call {
+    /// A call that starts `now`.
+    pub fn new(id: CallId, caller: Arc<Card>, callee: Arc<Card>, now: Time) -> Self {
+        Self { id, caller, callee, started_at: now, log: Vec::new() }
+    }
+
+    /// Adds a line to the log; false when it is full.
+    pub fn log(&mut self, line: ChatLine) -> bool {
+        let room = self.log.len() < CHAT_LOG_MAX;
+        if room {
+            self.log.push(line);
+        }
+        room
+    }
+
+    fn duration(&self, now: Time) -> u64 {
+        now.seconds_since(self.started_at)
+    }
+
+    /// What the store is to keep of it.
+    fn finish(mut self, now: Time, session: &str, cause: EndCause) -> FinishedCall {
+        let duration = self.duration(now);
+        let recorded = duration >= CALL_RECORDED_SECONDS_MIN;
+        if cause == EndCause::Disconnected {
+            let text = "The call ended because a participant disconnected".to_owned();
+            let from = "system".to_owned();
+            self.log.push(ChatLine { from, text, timestamp: now, kind: ChatKind::Message, socials: None });
+        }
+        FinishedCall {
+            call: self.id,
+            session: session.to_owned(),
+            caller: self.caller.user_id,
+            caller_name: self.caller.name.clone(),
+            callee: self.callee.user_id,
+            callee_name: self.callee.name.clone(),
+            started_at: self.started_at,
+            ended_at: now,
+            duration,
+            messages: self.log,
+            recorded,
+            completed: duration >= CALL_COMPLETED_SECONDS_MIN,
+            cooldown_until: (cause != EndCause::Stopped).then(|| now + COOLDOWN_LONG_MS),
+        }
+    }
+}
+
+impl Domain {
+    /// `call:end`. A room that ended lately answers its participant again (D9); an unknown one is ignored.
+    pub(super) fn call_end(&mut self, now: Time, id: UserId, conn: ConnId, room: Option<CallId>, out: &mut Effects) {
+        let Some(room) = room else { return };
+        if self.users.get_mut(&id).is_some_and(|user| user.engaged_in(room).is_some()) {
+            self.end_by(now, id, EndCause::HungUp, out);
+        } else if let Some(session) = self.recent.session(now, id, room) {
+            out.send(conn, ServerEvent::Finalized { session });
+        }
+    }
+
+    /// Ends the call that `id` is in, on his behalf.
+    pub(super) fn end_by(&mut self, now: Time, id: UserId, cause: EndCause, out: &mut Effects) {
+        let Some(engaged) = self.users.get(&id).and_then(|user| user.engaged.as_ref()) else { return };
+        let (call, peer, role) = (engaged.call, engaged.peer, engaged.role);
+        match role {
+            Role::Caller => self.end_record(now, call, cause, id, out),
+            Role::Callee => {
+                self.disengage(now, id, call);
+                self.tell(peer, UserMessage::End { call, cause }, out);
+            }
+        }
+    }
+
+    /// The callee's home ends the call.
+    pub(super) fn end_by_peer(&mut self, now: Time, call: CallId, cause: EndCause, out: &mut Effects) {
+        if let Some(by) = self.calls.get(&call).map(|record| record.callee.user_id) {
+            self.end_record(now, call, cause, by, out);
+        }
+    }
+
+    /// The agreed time and its allowance are over (D38).
+    pub(super) fn call_time_up(&mut self, now: Time, call: CallId, out: &mut Effects) {
+        if let Some(by) = self.calls.get(&call).map(|record| record.caller.user_id) {
+            self.end_record(now, call, EndCause::TimeUp, by, out);
+        }
+    }
+
+    /// The server stops: every call is ended and stored, without blame.
+    pub(super) fn stop_calls(&mut self, now: Time, out: &mut Effects) {
+        let mut calls: Vec<CallId> = self.calls.keys().copied().collect();
+        calls.sort();
+        for call in calls {
+            let by = self.calls[&call].caller.user_id;
+            self.end_record(now, call, EndCause::Stopped, by, out);
+        }
+    }
+
+    /// Takes the record out; whoever comes second finds none.
+    fn end_record(&mut self, now: Time, call: CallId, cause: EndCause, by: UserId, out: &mut Effects) {
+        let Some(record) = self.calls.remove(&call) else { return };
+        let suffix = if cause == EndCause::Disconnected { "-disconnected" } else { "" };
+        let session: Arc<str> = format!("{call}{suffix}").into();
+        let (caller, callee) = (record.caller.user_id, record.callee.user_id);
+        let finishing = Finishing { call, session: session.clone(), caller, callee };
+        self.ended(now, caller, call, cause, by, out);
+        self.tell(callee, UserMessage::Ended { call, cause, by }, out);
+        if cause == EndCause::Disconnected && record.duration(now) < CALL_RECORDED_SECONDS_MIN {
+            self.tell_finalized(&finishing, None, out);
+        } else {
+            let finished = Box::new(record.finish(now, &session, cause));
+            self.write(Request::FinishCall(finished), Then::Finalize(finishing), out);
+        }
+    }
+
+    /// At either home: the user is free again, and learns it if his peer vanished.
+    pub(super) fn ended(
+        &mut self,
+        now: Time,
+        id: UserId,
+        call: CallId,
+        cause: EndCause,
+        by: UserId,
+        out: &mut Effects,
+    ) {
+        if self.disengage(now, id, call) && cause == EndCause::Disconnected && by != id {
+            self.send_all(id, &ServerEvent::PeerDisconnected, out);
+        }
+    }
+
+    fn disengage(&mut self, now: Time, id: UserId, call: CallId) -> bool {
+        let Some(user) = self.users.get_mut(&id) else { return false };
+        if user.engaged_in(call).is_none() {
+            return false;
+        }
+        user.engaged = None;
+        user.sockets.iter_mut().for_each(|socket| socket.in_room = false);
+        self.dirtied(now, id);
+        true
+    }
+
+    /// The store has the call.
+    pub(super) fn call_stored(&mut self, finishing: Finishing, reply: Reply, out: &mut Effects) {
+        let metrics = match reply {
+            Reply::Finished { caller, callee } => Some((Arc::new(caller), Arc::new(callee))),
+            _ => None,
+        };
+        self.tell_finalized(&finishing, metrics, out);
+    }
+
+    fn tell_finalized(
+        &mut self,
+        finishing: &Finishing,
+        metrics: Option<(Arc<Metrics>, Arc<Metrics>)>,
+        out: &mut Effects,
+    ) {
+        let (of_caller, of_callee) = metrics.unzip();
+        for (user, metrics) in [(finishing.caller, of_caller), (finishing.callee, of_callee)] {
+            let (call, session) = (finishing.call, finishing.session.clone());
+            self.tell(user, UserMessage::Finalized { call, session, metrics }, out);
+        }
+    }
+
+    /// At either home: the user is told, and can ask again for a while.
+    pub(super) fn finalized(
+        &mut self,
+        now: Time,
+        id: UserId,
+        call: CallId,
+        session: Arc<str>,
+        metrics: Option<Arc<Metrics>>,
+        out: &mut Effects,
+    ) {
+        let here = self.users.get(&id).is_some_and(|user| !user.sockets.is_empty());
+        self.recent.add(now, id, call, session.clone(), here);
+        if let Some(metrics) = metrics {
+            out.push(Effect::Forget { user: id });
+            self.send_all(id, &ServerEvent::MetricsUpdate(metrics), out);
+        }
+        self.send_all(id, &ServerEvent::Finalized { session }, out);
+    }
+}
+
+/// Calls that ended lately, by participant; the oldest is forgotten first.
+#[derive(Default)]
+pub(super) struct RecentCalls {
+    sessions: Map<(UserId, CallId), Arc<str>>,
+    /// The last call that ended while its participant was away.
+    untold: Map<UserId, CallId>,
+    order: VecDeque<(Time, UserId, CallId)>,
+}
+
+impl RecentCalls {
+    fn add(&mut self, now: Time, user: UserId, call: CallId, session: Arc<str>, told: bool) {
+        if self.sessions.insert((user, call), session).is_none() {
+            self.order.push_back((now + RECENT_CALL_MS, user, call));
+        }
+        if !told {
+            self.untold.insert(user, call);
+        }
+        self.forget(now);
+    }
+
+    /// The session id of a call of `user` that ended lately.
+    pub fn session(&mut self, now: Time, user: UserId, call: CallId) -> Option<Arc<str>> {
+        self.forget(now);
+        self.sessions.get(&(user, call)).cloned()
+    }
+
+    /// The end that `user` was not there to hear; said once.
+    pub fn untold(&mut self, user: UserId) -> Option<Arc<str>> {
+        let call = self.untold.remove(&user)?;
+        self.sessions.get(&(user, call)).cloned()
+    }
+
+    /// How many are remembered.
+    pub fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    fn forget(&mut self, now: Time) {
+        while let Some(&(until, user, call)) = self.order.front()
+            && (until <= now || self.order.len() > RECENT_CALLS_MAX)
+        {
+            self.order.pop_front();
+            self.sessions.remove(&(user, call));
+            if self.untold.get(&user) == Some(&call) {
+                self.untold.remove(&user);
+            }
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! What a shard knows of one of its users while that user is connected, awaited, ringing or in a call.
+
+use std::sync::Arc;
+
+use crate::base::{CallId, ConnId, InviteId, Time, TokenHash, UserId};
+use crate::message::client::Seconds;
+use crate::message::model::Login;
+use crate::message::{Card, PaidStatus, ServerEvent};
+
+use super::access::Budget;
+
+/// A user with something going on; forgotten as soon as nothing is ([`User::is_idle`]).
+pub struct User {
+    pub card: Arc<Card>,
+    pub paid: PaidStatus,
+    /// Living connections, oldest first.
+    pub sockets: Vec<Socket>,
+    /// Lost connections that may still come back.
+    pub ghosts: Vec<Ghost>,
+    pub engaged: Option<Engagement>,
+    /// An accept that waits for the caller's home.
+    pub accepting: Option<Accepting>,
+    pub outgoing: Vec<Outgoing>,
+    pub incoming: Vec<Incoming>,
+    pub published: Published,
+}
+
+/// One living, authenticated connection.
+pub struct Socket {
+    pub conn: ConnId,
+    pub token: TokenHash,
+    pub stance: Stance,
+    /// Whether it is in the room of the user's call.
+    pub in_room: bool,
+    pub budget: Budget,
+}
+
+/// What a connection said of its presence.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Stance {
+    pub online: bool,
+    pub queued: bool,
+}
+
+/// A lost connection in its grace.
+pub struct Ghost {
+    pub stance: Stance,
+    pub until: Time,
+}
+
+/// A user's half of a call.
+pub struct Engagement {
+    pub call: CallId,
+    pub peer: UserId,
+    pub role: Role,
+    /// Whether the user has been in the room.
+    pub joined: bool,
+    /// What the peer sent before that, or while the user was away (D37).
+    pub held: Vec<ServerEvent>,
+    pub held_bytes: usize,
+}
+
+/// The caller's home keeps the call's record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    Caller,
+    Callee,
+}
+
+/// The first half of an accept, at the callee's home.
+pub struct Accepting {
+    pub invite: InviteId,
+    pub call: CallId,
+    pub caller: UserId,
+    pub conn: ConnId,
+}
+
+/// An invite that this user made.
+pub struct Outgoing {
+    pub invite: InviteId,
+    pub callee: UserId,
+    pub seconds: Seconds,
+    /// The connection that made it.
+    pub conn: ConnId,
+    pub extensions: u32,
+    pub until: Time,
+}
+
+/// An invite that rings at this user.
+pub struct Incoming {
+    pub invite: InviteId,
+    pub from: Arc<Card>,
+    pub seconds: Seconds,
+    pub until: Time,
+}
+
+/// What the directory was told last.
+#[derive(Clone, Copy, Default)]
+pub struct Published {
+    pub online: bool,
+    pub available: bool,
+    /// When the user became available.
+    pub since: Time,
+    /// When `online` was last announced.
+    pub online_at: Option<Time>,
+}
+
+impl User {
+    /// A user who was just authenticated and has no connection yet.
+    pub fn new(login: &Login) -> Self {
+        Self {
+            card: Arc::new(login.card.clone()),
+            paid: login.paid,
+            sockets: Vec::new(),
+            ghosts: Vec::new(),
+            engaged: None,
+            accepting: None,
+            outgoing: Vec::new(),
+            incoming: Vec::new(),
+            published: Published::default(),
+        }
+    }
+
+    /// Connected, or lost so lately that it may come back.
+    pub fn is_present(&self) -> bool {
+        !self.sockets.is_empty() || !self.ghosts.is_empty()
+    }
+
+    /// Whether any connection says the user is here.
+    pub fn is_online(&self) -> bool {
+        self.stances().any(|stance| stance.online)
+    }
+
+    /// In the queue and free.
+    pub fn is_available(&self) -> bool {
+        self.engaged.is_none() && self.stances().any(|stance| stance.queued)
+    }
+
+    /// Free to take part in a call.
+    pub fn is_free(&self) -> bool {
+        self.engaged.is_none() && self.accepting.is_none()
+    }
+
+    /// Whether nothing about this user needs to be remembered.
+    pub fn is_idle(&self) -> bool {
+        !self.is_present()
+            && self.is_free()
+            && self.outgoing.is_empty()
+            && self.incoming.is_empty()
+            && !self.published.online
+            && !self.published.available
+    }
+
+    /// The connection `conn`.
+    pub fn socket(&mut self, conn: ConnId) -> Option<&mut Socket> {
+        self.sockets.iter_mut().find(|socket| socket.conn == conn)
+    }
+
+    /// The user's half of `call`, if that is the call he is in.
+    pub fn engaged_in(&mut self, call: CallId) -> Option<&mut Engagement> {
+        self.engaged.as_mut().filter(|engaged| engaged.call == call)
+    }
+
+    /// Takes the user out of the queue, whoever put him in.
+    pub fn leave_queue(&mut self) {
+        let sockets = self.sockets.iter_mut().map(|socket| &mut socket.stance);
+        sockets.chain(self.ghosts.iter_mut().map(|ghost| &mut ghost.stance)).for_each(|stance| stance.queued = false);
+    }
+
+    fn stances(&self) -> impl Iterator<Item = Stance> + '_ {
+        let sockets = self.sockets.iter().map(|socket| socket.stance);
+        sockets.chain(self.ghosts.iter().map(|ghost| ghost.stance))
+    }
+}

@@ -1,0 +1,153 @@
+//! Listening sockets: binding one per shard to a shared port, and accepting on either runtime.
+//!
+//! Owned by: boot binds; each shard's thread then owns one [`Listener`]. Bound: [`BACKLOG`] connections wait in the kernel per listener.
+//! Not here: the limit on open connections, rate limits, backing off when descriptors run out (the caller sleeps and tries again).
+
+use std::future::poll_fn;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{FromRawFd, IntoRawFd};
+use std::pin::Pin;
+
+use futures_lite::AsyncRead;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use super::{Kind, Stream, tasks};
+
+/// Connections the kernel holds for a shard that has not accepted them yet (it may allow fewer: `net.core.somaxconn`).
+const BACKLOG: i32 = 4096;
+
+/// A non-blocking listener that shares its port with others of this process (`SO_REUSEPORT`).
+///
+/// Does not notice another process on the port; [`bind_all`] does.
+///
+/// # Errors
+/// The address is not ours, or is taken by a socket that does not share.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = open(address)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Binds `count` listeners to one port; with port 0 the kernel picks it once for all.
+///
+/// The first is bound without `SO_REUSEPORT`, so that a second instance on the port fails instead of stealing half the connections; it
+/// becomes shareable before the others join, so the port is never let go in between.
+///
+/// # Errors
+/// `AddrInUse` when anybody, this program included, listens there already; else as [`bind`].
+pub fn bind_all(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
+    assert!(count >= 1, "at least one listener");
+    let first = open(address)?;
+    first.bind(&address.into())?;
+    first.set_reuse_port(true)?;
+    first.listen(BACKLOG)?;
+    let first = TcpListener::from(first);
+    let shared = first.local_addr()?;
+    let mut listeners = vec![first];
+    for _ in 1..count {
+        match bind(shared) {
+            Ok(listener) => listeners.push(listener),
+            // gVisor fixes sharing at bind: we have seen that the port is ours, so all may bind it again as sharers.
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && listeners.len() == 1 => {
+                listeners.clear();
+                return (0..count).map(|_| bind(shared)).collect();
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(listeners)
+}
+
+fn open(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// A listener that belongs to one shard.
+pub struct Listener(Inner);
+
+enum Inner {
+    Uring(TcpListener),
+    Epoll(tokio::net::TcpListener),
+}
+
+impl Listener {
+    /// Adopts a bound listener on the shard that calls.
+    ///
+    /// # Errors
+    /// The socket cannot be registered with this shard's runtime.
+    pub fn new(listener: TcpListener) -> io::Result<Listener> {
+        listener.set_nonblocking(true)?;
+        Ok(Listener(match tasks::kind() {
+            Kind::Uring => Inner::Uring(listener),
+            Kind::Epoll => Inner::Epoll(tokio::net::TcpListener::from_std(listener)?),
+        }))
+    }
+
+    /// The next connection, with Nagle's algorithm off. Dropping the future loses no connection.
+    ///
+    /// # Errors
+    /// `EMFILE`, `ENFILE`, `ENOMEM`: the connection stays in the backlog, so the caller must sleep before it tries again.
+    pub async fn accept(&self) -> io::Result<(Stream, SocketAddr)> {
+        loop {
+            match self.accept_once().await {
+                Ok(accepted) => return Ok(accepted),
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn accept_once(&self) -> io::Result<(Stream, SocketAddr)> {
+        let (stream, peer) = match &self.0 {
+            Inner::Epoll(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                (Stream::from_tokio(stream), peer)
+            }
+            Inner::Uring(listener) => loop {
+                match listener.accept() {
+                    Ok((stream, peer)) => break (Stream::from_fd(stream.into())?, peer),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => readable(listener).await?,
+                    Err(error) => return Err(error),
+                }
+            },
+        };
+        SockRef::from(&stream).set_tcp_nodelay(true)?;
+        Ok((stream, peer))
+    }
+
+    /// The address listened on, with the port the kernel picked.
+    ///
+    /// # Errors
+    /// As `getsockname`.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        match &self.0 {
+            Inner::Uring(listener) => listener.local_addr(),
+            Inner::Epoll(listener) => listener.local_addr(),
+        }
+    }
+}
+
+/// Waits until the ring says that a connection is there.
+///
+/// glommio's own accept loses the connection that arrives while its future is dropped, and leaves the new descriptor open across exec.
+/// What it offers of a bare readiness poll is a stream's: on a listener its `recv` then fails with `ENOTCONN`, and that is the event.
+#[allow(unsafe_code)]
+async fn readable(listener: &TcpListener) -> io::Result<()> {
+    let descriptor = listener.try_clone()?.into_raw_fd();
+    // SAFETY: the descriptor is a fresh duplicate that nobody else owns.
+    let mut watch = unsafe { glommio::net::TcpStream::from_raw_fd(descriptor) };
+    let _ = poll_fn(|context| Pin::new(&mut watch).poll_read(context, &mut [0])).await;
+    Ok(())
+}
+
+/// Errors `accept` reports for a connection that died in the backlog; the listener itself is well (accept(2)).
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, InvalidInput, NotConnected};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | InvalidInput | NotConnected)
+}

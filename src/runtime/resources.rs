@@ -1,0 +1,41 @@
+//! The process's resource limits: soft ones are raised to the hard ones where more is needed.
+//!
+//! Owned by: boot, before any shard runs. Not here: deciding what a limit means for the number of connections.
+
+/// A limit of `setrlimit(2)`.
+#[derive(Clone, Copy)]
+pub(super) enum Resource {
+    /// Bytes.
+    LockedMemory,
+    /// File descriptors.
+    Descriptors,
+}
+
+/// Raises the number of file descriptors as far as the hard limit allows, and tells it. Each connection takes one.
+pub fn raise_descriptor_limit() -> u64 {
+    raise(Resource::Descriptors, u64::MAX)
+}
+
+/// Raises the soft limit to the hard one if it is below `wanted`; the soft limit that holds then, 0 if unknown.
+#[allow(unsafe_code)]
+pub(super) fn raise(resource: Resource, wanted: u64) -> u64 {
+    let number = match resource {
+        Resource::LockedMemory => libc::RLIMIT_MEMLOCK,
+        Resource::Descriptors => libc::RLIMIT_NOFILE,
+    };
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: all calls only access `limit`, which outlives them.
+    unsafe {
+        if libc::getrlimit(number, &mut limit) != 0 {
+            return 0;
+        }
+        let soft = limit.rlim_cur;
+        if soft < wanted && limit.rlim_max > soft {
+            limit.rlim_cur = limit.rlim_max;
+            if libc::setrlimit(number, &limit) != 0 {
+                return soft;
+            }
+        }
+    }
+    limit.rlim_cur
+}

@@ -1,0 +1,50 @@
+//! Accepts connections of one shard until it stops. The kernel spreads them over the shards' listeners.
+
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_lite::future::or;
+
+use crate::conn::Conn;
+use crate::runtime::{Listener, Stream, sleep, spawn_local};
+
+use super::{Shard, connection};
+
+/// Pause after the kernel refused a connection (no descriptor left): accepting at once would spin.
+const REFUSED_PAUSE: Duration = Duration::from_millis(50);
+
+/// What a connection over the limit is told before anything is spent on it.
+const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: 33\r\n\
+    Retry-After: 5\r\nConnection: close\r\n\r\n{\"error\":\"Server is at capacity\"}";
+
+/// Accepts until the shard stops, then closes the listener.
+pub async fn run(shard: Rc<Shard>, listener: Listener) {
+    while !shard.stopping.get() {
+        let accepted = async { Some(listener.accept().await) };
+        let stopped = async {
+            shard.stopped.notified().await;
+            None
+        };
+        match or(accepted, stopped).await {
+            None => return,
+            Some(Ok((stream, peer))) => welcome(&shard, stream, peer.ip()),
+            Some(Err(error)) => {
+                tracing::warn!(%error, "accept failed");
+                sleep(REFUSED_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn welcome(shard: &Rc<Shard>, mut stream: Stream, peer: std::net::IpAddr) {
+    if shard.open.fetch_add(1, Ordering::Relaxed) >= shard.settings.connections_max {
+        shard.open.fetch_sub(1, Ordering::Relaxed);
+        let _ = stream.try_write(&mut [Bytes::from_static(FULL)].into());
+        return;
+    }
+    let seed = shard.random.borrow_mut().bytes();
+    let conn = Conn::new(shard.now(), shard.settings.conn.clone(), peer.to_canonical(), seed);
+    spawn_local(connection::serve(shard.clone(), stream, conn, Default::default(), None));
+}

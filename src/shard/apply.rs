@@ -1,0 +1,93 @@
+//! Performs what the rules decided, effect by effect. Nothing is decided here.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use crate::base::{ConnId, Time};
+use crate::conn::{CloseReason, Conn};
+use crate::domain::{Dismissal, Effect, Effects, Input};
+use crate::message::ServerEvent;
+use crate::runtime::spawn_local;
+
+use super::Shard;
+use super::contained::shared;
+use super::inbox::Envelope;
+
+impl Shard {
+    /// Hands `input` to the rules and performs what follows.
+    pub(super) fn handle(self: &Rc<Self>, input: Input) {
+        let now = self.now();
+        let mut effects = Effects::default();
+        let deadline = shared(|| {
+            let mut domain = self.domain.borrow_mut();
+            domain.handle(now, input, &mut effects);
+            domain.deadline()
+        });
+        if let Some(at) = deadline {
+            self.timers.wake_before(at);
+        }
+        for effect in effects.drain() {
+            self.apply(now, effect);
+        }
+    }
+
+    /// Sends one event to one connection.
+    pub(super) fn send(&self, conn: ConnId, event: &ServerEvent) {
+        self.send_encoded(self.now(), conn, &event.encode());
+    }
+
+    fn apply(self: &Rc<Self>, now: Time, effect: Effect) {
+        match effect {
+            Effect::Accept { conn } => self.on_conn(conn, |conn| conn.accept_connect(now)),
+            Effect::Refuse { conn, message } => self.on_conn(conn, |conn| conn.refuse_connect(now, message)),
+            Effect::Bind { conn } => self.on_conn(conn, Conn::bind),
+            Effect::Unbind { conn } => self.on_conn(conn, |conn| conn.unbind(now)),
+            Effect::Send { conn, event } => self.send_encoded(now, conn, &event.encode()),
+            Effect::FanOut { conns, event } => {
+                let encoded = event.encode();
+                conns.iter().for_each(|conn| self.send_encoded(now, *conn, &encoded));
+            }
+            Effect::Dismiss { conn, why } => self.on_conn(conn, |conn| conn.close(now, why.into())),
+            Effect::Tell { user, message } => {
+                self.mesh.send(self.placement.home(user), Envelope::User { user, message });
+            }
+            Effect::Publish(deltas) => {
+                for shard in self.placement.all().filter(|shard| *shard != self.id) {
+                    self.mesh.send(shard, Envelope::Published(deltas.clone()));
+                }
+            }
+            Effect::Forget { user } => self.stores.forget(user),
+            Effect::Write { ticket, request } => {
+                let (reply, shard) = (self.stores.ask(*request), self.clone());
+                spawn_local(async move {
+                    let reply = reply.await.ok();
+                    shard.handle(Input::Stored { ticket, reply });
+                });
+            }
+        }
+    }
+
+    fn send_encoded(&self, now: Time, conn: ConnId, encoded: &Bytes) {
+        self.on_conn(conn, |conn| conn.send(now, encoded));
+    }
+
+    /// Does something to a connection, if it is still there, and lets its task see to the rest.
+    fn on_conn(&self, id: ConnId, work: impl FnOnce(&mut Conn)) {
+        if let Some(entry) = self.slots.borrow_mut().get(id) {
+            work(&mut entry.conn);
+            entry.wake();
+        }
+    }
+}
+
+impl From<Dismissal> for CloseReason {
+    fn from(why: Dismissal) -> Self {
+        match why {
+            Dismissal::SessionInvalidated => Self::SessionInvalidated,
+            Dismissal::Banned => Self::Banned,
+            Dismissal::TooManyConnections => Self::TooManyConnections,
+            Dismissal::TooManyEvents => Self::TooManyEvents,
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! The shard as the endpoints see it.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use crate::api::host::{Busy, CacheCounts, Host, Live, QueueVisitor, Unavailable};
+use crate::api::Settings;
+use crate::base::{Random, Time, Token, TokenHash, UserId};
+use crate::domain::rate::{Action, Bucket, Key, Limit, Standing};
+use crate::message::model::Login;
+use crate::message::store::{Profile, Reply, Request};
+
+use super::Shard;
+use super::inbox::Envelope;
+
+/// A handle for one request.
+pub(super) struct ShardHost(pub Rc<Shard>);
+
+impl Host for ShardHost {
+    fn now(&self) -> Time {
+        self.0.now()
+    }
+
+    fn settings(&self) -> &Settings {
+        &self.0.settings.api
+    }
+
+    fn draw<T>(&self, draw: impl FnOnce(&mut Random) -> T) -> T {
+        draw(&mut self.0.random.borrow_mut())
+    }
+
+    async fn store(&self, request: Request) -> Result<Reply, Unavailable> {
+        self.0.stores.request(request).await
+    }
+
+    async fn login(&self, token: &Token) -> Result<Option<Login>, Unavailable> {
+        let (user, hash) = (token.user(), token.hash());
+        if self.0.placement.home(user) == self.0.id {
+            return self.0.stores.login(self.now(), user, hash).await;
+        }
+        match self.0.stores.request(Request::Session { user, token: hash }).await? {
+            Reply::Session(login) => Ok(login.map(|login| *login)),
+            _ => Err(Unavailable),
+        }
+    }
+
+    async fn profile(&self, user: UserId) -> Result<Option<Profile>, Unavailable> {
+        self.0.stores.profile(self.now(), user).await
+    }
+
+    async fn hash_password(&self, password: String) -> Result<String, Busy> {
+        self.0.stores.hasher().hash(password).await.map_err(|_| Busy)
+    }
+
+    async fn verify_password(&self, password: String, hash: Option<String>) -> Result<bool, Busy> {
+        self.0.stores.hasher().verify(password, hash).await.map_err(|_| Busy)
+    }
+
+    async fn rate(&self, address: IpAddr, bucket: Bucket, key: Key, limit: Limit, action: Action) -> Standing {
+        let (shard, home) = (&self.0, self.0.placement.home_of_address(address));
+        if home == shard.id {
+            return shard.rates.borrow_mut().handle(shard.now(), bucket, key, limit, action);
+        }
+        let question = |reply| Envelope::Rate { bucket, key, limit, action, reply };
+        let nothing_counted = Standing { limit, used: 0, resets_at: shard.now() + limit.window_ms };
+        shard.mesh.ask(home, question).await.unwrap_or(nothing_counted)
+    }
+
+    async fn sessions_ended(&self, user: UserId, except: TokenHash) {
+        let (shard, home) = (&self.0, self.0.placement.home(user));
+        if home == shard.id {
+            shard.end_sessions(user, except);
+        } else {
+            shard.mesh.ask(home, |reply| Envelope::SessionsEnded { user, except, reply }).await;
+        }
+    }
+
+    async fn user_changed(&self, user: UserId) {
+        let (shard, home) = (&self.0, self.0.placement.home(user));
+        if home == shard.id {
+            shard.stores.forget(user);
+        } else {
+            shard.mesh.ask(home, |reply| Envelope::Forget { user, reply }).await;
+        }
+    }
+
+    fn queue(&self, visit: QueueVisitor<'_>) {
+        self.0.domain.borrow().directory().available().for_each(|card| visit(card));
+    }
+
+    fn available(&self, user: UserId) -> bool {
+        self.0.domain.borrow().directory().is_available(user)
+    }
+
+    fn online_users(&self) -> usize {
+        self.0.domain.borrow().directory().online_count()
+    }
+
+    async fn live(&self) -> Live {
+        let shard = &self.0;
+        let mut live = shard.count();
+        for other in shard.placement.all().filter(|other| *other != shard.id) {
+            let count = shard.mesh.ask(other, |reply| Envelope::Count { reply }).await.unwrap_or_default();
+            live.connected_users += count.connected_users;
+            live.sockets += count.sockets;
+            live.users_cache = sum(live.users_cache, count.users_cache);
+            live.sessions_cache = sum(live.sessions_cache, count.sessions_cache);
+        }
+        live.online_users = self.online_users();
+        live
+    }
+}
+
+fn sum(a: CacheCounts, b: CacheCounts) -> CacheCounts {
+    CacheCounts { size: a.size + b.size, max: a.max + b.max, hits: a.hits + b.hits, misses: a.misses + b.misses }
+}

@@ -1,0 +1,210 @@
+//! What shards send each other: one bounded inbox per shard, and an overflow per receiver at the sender.
+//!
+//! A full inbox never blocks its sender (two full shards would stop for good): the message waits in the sender's
+//! overflow of [`OVERFLOW_MAX`], in order, and a task of its own delivers it. When that is full too, the message is shed
+//! and counted. Order between two shards is kept.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::sync::{Notify, oneshot};
+
+use crate::api::host::Live;
+use crate::base::limits::{INBOX_MAX, OVERFLOW_MAX};
+use crate::base::placement::Placement;
+use crate::base::{ShardId, TokenHash, UserId};
+use crate::conn::CloseReason;
+use crate::domain::Input;
+use crate::domain::rate::{Action, Bucket, Key, Limit, Standing};
+use crate::message::{Delta, UserMessage};
+use crate::runtime::{sleep, spawn_local, yield_now};
+
+use super::connection::{self, Adopted};
+use super::Shard;
+
+/// How often a stop looks whether it is done.
+const STOP_POLL: Duration = Duration::from_millis(5);
+
+/// Messages handled in a row before other tasks have their turn.
+const BATCH: u32 = 128;
+
+/// One message to a shard. Those with a `reply` are answered when done.
+pub enum Envelope {
+    /// For the rules, to a user whose home this is.
+    User { user: UserId, message: UserMessage },
+    /// For the rules, to every shard.
+    Published(Arc<[Delta]>),
+    /// A connection that moves here.
+    Adopt(Box<Adopted>),
+    /// Count or look at a rate window that is kept here.
+    Rate { bucket: Bucket, key: Key, limit: Limit, action: Action, reply: oneshot::Sender<Standing> },
+    /// A newer login of a user whose home this is.
+    SessionsEnded { user: UserId, except: TokenHash, reply: oneshot::Sender<()> },
+    /// What is cached of the user is outdated.
+    Forget { user: UserId, reply: oneshot::Sender<()> },
+    /// This shard's share of the counts.
+    Count { reply: oneshot::Sender<Live> },
+    /// Accept nothing more; end and store all calls.
+    EndCalls { reply: oneshot::Sender<()> },
+    /// Close all connections and end.
+    Stop { reply: oneshot::Sender<()> },
+}
+
+/// The ways to all inboxes; each shard owns one.
+pub struct Mesh {
+    senders: Vec<Sender<Envelope>>,
+    overflows: Vec<Rc<Overflow>>,
+    shed: Cell<u64>,
+}
+
+#[derive(Default)]
+struct Overflow {
+    waiting: RefCell<VecDeque<Envelope>>,
+    filled: Notify,
+}
+
+/// The inboxes of all shards, and their senders.
+pub fn inboxes(placement: Placement) -> (Vec<Sender<Envelope>>, Vec<Receiver<Envelope>>) {
+    placement.all().map(|_| channel(INBOX_MAX)).unzip()
+}
+
+impl Mesh {
+    /// Ways into these inboxes, in the shards' order. Made on the shard's own thread.
+    pub fn new(senders: Vec<Sender<Envelope>>) -> Self {
+        let overflows = senders.iter().map(|_| Rc::default()).collect();
+        Self { senders, overflows, shed: Cell::new(0) }
+    }
+
+    /// Puts `envelope` in line for a shard; false when it had to be shed.
+    pub fn send(&self, to: ShardId, envelope: Envelope) -> bool {
+        let overflow = &self.overflows[usize::from(to.0)];
+        let mut waiting = overflow.waiting.borrow_mut();
+        let refused = if waiting.is_empty() {
+            match self.senders[usize::from(to.0)].try_send(envelope) {
+                Ok(()) => return true,
+                Err(TrySendError::Closed(_)) => return false,
+                Err(TrySendError::Full(envelope)) => envelope,
+            }
+        } else {
+            envelope
+        };
+        if waiting.len() >= OVERFLOW_MAX {
+            self.shed.set(self.shed.get() + 1);
+            tracing::error!(shed = self.shed.get(), shard = to.0, "a message to a shard that does not keep up was shed");
+            return false;
+        }
+        waiting.push_back(refused);
+        overflow.filled.notify_one();
+        true
+    }
+
+    /// Sends a question and waits for its answer; `None` when the shard is gone.
+    pub async fn ask<T>(&self, to: ShardId, question: impl FnOnce(oneshot::Sender<T>) -> Envelope) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.send(to, question(reply));
+        answer.await.ok()
+    }
+
+    /// Starts the tasks that deliver the overflows.
+    pub fn run_overflows(&self) {
+        for (sender, overflow) in self.senders.iter().zip(&self.overflows) {
+            spawn_local(deliver(sender.clone(), overflow.clone()));
+        }
+    }
+}
+
+async fn deliver(sender: Sender<Envelope>, overflow: Rc<Overflow>) {
+    loop {
+        overflow.filled.notified().await;
+        while !overflow.waiting.borrow().is_empty() {
+            let Ok(permit) = sender.reserve().await else { return };
+            if let Some(envelope) = overflow.waiting.borrow_mut().pop_front() {
+                permit.send(envelope);
+            }
+        }
+    }
+}
+
+/// Handles what comes in until the shard is stopped.
+pub async fn run(shard: Rc<Shard>, mut inbox: Receiver<Envelope>) {
+    let mut handled = 0_u32;
+    while let Some(envelope) = inbox.recv().await {
+        handled = handled.wrapping_add(1);
+        if handled.is_multiple_of(BATCH) {
+            yield_now().await;
+        }
+        if let Envelope::Stop { reply } = envelope {
+            close_all(&shard).await;
+            let _ = reply.send(());
+            return;
+        }
+        shard.receive(envelope);
+    }
+}
+
+impl Shard {
+    fn receive(self: &Rc<Self>, envelope: Envelope) {
+        match envelope {
+            Envelope::User { user, message } => self.handle(Input::User { user, message }),
+            Envelope::Published(deltas) => self.handle(Input::Published(deltas)),
+            Envelope::Adopt(adopted) => connection::adopt(self.clone(), *adopted),
+            Envelope::Rate { bucket, key, limit, action, reply } => {
+                let _ = reply.send(self.rates.borrow_mut().handle(self.now(), bucket, key, limit, action));
+            }
+            Envelope::SessionsEnded { user, except, reply } => {
+                self.end_sessions(user, except);
+                let _ = reply.send(());
+            }
+            Envelope::Forget { user, reply } => {
+                self.stores.forget(user);
+                let _ = reply.send(());
+            }
+            Envelope::Count { reply } => drop(reply.send(self.count())),
+            Envelope::EndCalls { reply } => spawn_local(end_calls(self.clone(), reply)),
+            Envelope::Stop { .. } => unreachable!("handled by the loop"),
+        }
+    }
+
+    /// At the home of `user`: nothing cached, other sessions told and closed.
+    pub(super) fn end_sessions(self: &Rc<Self>, user: UserId, except: TokenHash) {
+        self.stores.forget(user);
+        self.handle(Input::User { user, message: UserMessage::SessionsEnded { except } });
+    }
+
+    /// This shard's share of the counts; what every shard knows alike is left 0.
+    pub(super) fn count(&self) -> Live {
+        let (connected_users, _) = self.domain.borrow().connected();
+        let (users_cache, sessions_cache) = self.stores.counts();
+        let sockets = self.slots.borrow().sockets();
+        Live { connected_users, sockets, users_cache, sessions_cache, ..Live::default() }
+    }
+}
+
+/// First half of a stop: no new connections, and every call ended and stored, as far as the time allows.
+async fn end_calls(shard: Rc<Shard>, reply: oneshot::Sender<()>) {
+    shard.stopping.set(true);
+    shard.stopped.notify_waiters();
+    shard.handle(Input::Stop);
+    let deadline = shard.now() + shard.settings.stop_ms;
+    while shard.domain.borrow().sizes().writes > 0 && shard.now() < deadline {
+        sleep(STOP_POLL).await;
+    }
+    let _ = reply.send(());
+}
+
+/// Second half: every connection is closed in its own way.
+async fn close_all(shard: &Rc<Shard>) {
+    let ids = shard.slots.borrow().ids();
+    for id in ids {
+        shard.on_conn(id, |conn| conn.close(shard.now(), CloseReason::ServerShutdown));
+    }
+    let deadline = shard.now() + shard.settings.stop_ms;
+    while shard.slots.borrow().len() > 0 && shard.now() < deadline {
+        sleep(STOP_POLL).await;
+    }
+}

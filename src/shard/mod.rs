@@ -1,0 +1,130 @@
+//! One core: its connections, its users' state, its caches. Everything here runs on the shard's own thread.
+//!
+//! A shard is an `Rc<Shard>` with a `RefCell` per field; no borrow is held across an await. One task serves each
+//! connection ([`connection`]), one reads the inbox ([`inbox`]), one wakes what is due ([`timers`]), one accepts
+//! ([`accept`]). What the rules decide is performed by [`apply`]. Shards share nothing but their inboxes' senders.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use tokio::sync::Notify;
+use tokio::sync::mpsc::{Receiver, Sender};
+
+use crate::base::placement::Placement;
+use crate::base::{Random, ShardId, Time};
+use crate::domain::rate::Rates;
+use crate::domain::{self, Domain};
+use crate::runtime::{Listener, Scratch, spawn_local};
+use crate::{api, conn};
+
+mod accept;
+mod apply;
+pub mod clock;
+mod connection;
+mod contained;
+mod host;
+mod inbox;
+mod slots;
+mod store;
+mod timers;
+
+pub use contained::abort_on_shared_panic;
+pub use inbox::{Envelope, inboxes};
+
+use inbox::Mesh;
+use clock::Clock;
+use slots::Slots;
+use store::Stores;
+use timers::Timers;
+
+pub use store::Links;
+
+/// What a shard is started with.
+pub struct Start {
+    pub id: ShardId,
+    pub placement: Placement,
+    pub clock: Clock,
+    pub seed: [u8; 32],
+    /// Ways to all inboxes, in the shards' order.
+    pub senders: Vec<Sender<Envelope>>,
+    pub inbox: Receiver<Envelope>,
+    pub listener: std::net::TcpListener,
+    pub links: Links,
+    pub settings: Arc<Settings>,
+    /// Connections of the whole process, against `settings.connections_max`.
+    pub open: Arc<AtomicUsize>,
+}
+
+/// How all shards are set.
+pub struct Settings {
+    pub conn: Arc<conn::Settings>,
+    pub domain: domain::Settings,
+    pub api: api::Settings,
+    /// Over it new connections are answered 503 and closed.
+    pub connections_max: usize,
+    /// Cache lines of one shard.
+    pub user_cache_max: usize,
+    /// Cache lines of one shard.
+    pub session_cache_max: usize,
+    /// Time that an orderly stop may take, milliseconds.
+    pub stop_ms: u64,
+}
+
+/// The state of one core.
+pub(crate) struct Shard {
+    id: ShardId,
+    placement: Placement,
+    clock: Clock,
+    settings: Arc<Settings>,
+    random: RefCell<Random>,
+    slots: RefCell<Slots>,
+    domain: RefCell<Domain>,
+    rates: RefCell<Rates>,
+    timers: Timers,
+    stores: Stores,
+    mesh: Mesh,
+    scratch: Scratch,
+    open: Arc<AtomicUsize>,
+    stopping: Cell<bool>,
+    stopped: Notify,
+}
+
+/// Runs a shard until it is told to stop.
+pub async fn run(start: Start) {
+    let mut random = Random::from_entropy(start.seed);
+    let settings = start.settings;
+    let domain_random = Random::from_entropy(random.bytes());
+    let domain = Domain::new(start.id, start.placement, settings.domain.clone(), domain_random);
+    let shard = Rc::new(Shard {
+        id: start.id,
+        placement: start.placement,
+        clock: start.clock,
+        random: RefCell::new(random),
+        slots: RefCell::new(Slots::new(start.id)),
+        domain: RefCell::new(domain),
+        rates: RefCell::default(),
+        timers: Timers::default(),
+        stores: Stores::new(start.links, settings.user_cache_max, settings.session_cache_max),
+        mesh: Mesh::new(start.senders),
+        scratch: Scratch::new(),
+        open: start.open,
+        stopping: Cell::new(false),
+        stopped: Notify::new(),
+        settings,
+    });
+    shard.mesh.run_overflows();
+    spawn_local(timers::run(shard.clone()));
+    match Listener::new(start.listener) {
+        Ok(listener) => spawn_local(accept::run(shard.clone(), listener)),
+        Err(error) => tracing::error!(%error, "shard cannot listen"),
+    }
+    inbox::run(shard, start.inbox).await;
+}
+
+impl Shard {
+    fn now(&self) -> Time {
+        self.clock.now()
+    }
+}

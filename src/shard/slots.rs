@@ -1,0 +1,98 @@
+//! The connections of a shard, found by [`ConnId`]. Bounded by the connection limit at accept.
+
+use std::collections::VecDeque;
+use std::task::Waker;
+
+use bytes::Bytes;
+
+use crate::base::{ConnId, ShardId, Time};
+use crate::conn::Conn;
+
+/// Slots in use and free ones; a freed slot's next connection has the next generation.
+pub struct Slots {
+    shard: ShardId,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+}
+
+#[derive(Default)]
+struct Slot {
+    generation: u32,
+    entry: Option<Box<Entry>>,
+}
+
+/// One connection and what its task shares with the rest of the shard.
+pub struct Entry {
+    pub conn: Conn,
+    /// Taken from the connection, not yet taken by the socket.
+    pub outbox: VecDeque<Bytes>,
+    /// Wakes the connection's task.
+    pub waker: Option<Waker>,
+    /// For when a timer is set.
+    pub timer_at: Option<Time>,
+}
+
+impl Slots {
+    /// No connection yet.
+    pub fn new(shard: ShardId) -> Self {
+        Self { shard, slots: Vec::new(), free: Vec::new() }
+    }
+
+    /// Gives the connection a slot.
+    pub fn insert(&mut self, conn: Conn, outbox: VecDeque<Bytes>) -> ConnId {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            u32::try_from(self.slots.len() - 1).expect("connections fit 32 bits")
+        });
+        let slot = &mut self.slots[index as usize];
+        assert!(slot.entry.is_none(), "a free slot is empty");
+        slot.entry = Some(Box::new(Entry { conn, outbox, waker: None, timer_at: None }));
+        ConnId { shard: self.shard, index, generation: slot.generation }
+    }
+
+    /// The connection, unless it is gone.
+    pub fn get(&mut self, id: ConnId) -> Option<&mut Entry> {
+        let slot = self.slots.get_mut(id.index as usize)?;
+        if id.shard != self.shard || id.generation != slot.generation {
+            return None;
+        }
+        slot.entry.as_deref_mut()
+    }
+
+    /// Takes the connection out and frees its slot.
+    pub fn remove(&mut self, id: ConnId) -> Option<Box<Entry>> {
+        self.get(id)?;
+        let slot = &mut self.slots[id.index as usize];
+        slot.generation = slot.generation.wrapping_add(1);
+        self.free.push(id.index);
+        slot.entry.take()
+    }
+
+    /// Every connection.
+    pub fn ids(&self) -> Vec<ConnId> {
+        let id = |(index, slot): (usize, &Slot)| {
+            let (shard, generation) = (self.shard, slot.generation);
+            slot.entry.as_ref().map(|_| ConnId { shard, index: index as u32, generation })
+        };
+        self.slots.iter().enumerate().filter_map(id).collect()
+    }
+
+    /// Connections that speak a socket protocol.
+    pub fn sockets(&self) -> usize {
+        self.slots.iter().filter_map(|slot| slot.entry.as_ref()).filter(|entry| entry.conn.is_socket()).count()
+    }
+
+    /// Every connection there is.
+    pub fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+}
+
+impl Entry {
+    /// Lets the connection's task look at what was done to it.
+    pub fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
