@@ -186,9 +186,10 @@ export class Client {
     await this.next("auth:success");
   }
 
-  /** The last events, for messages. */
+  /** The last events but for other people's presence, for messages. */
   heard() {
-    return this.events.slice(-16).map((event) => `${event.name} ${JSON.stringify(event.payload ?? null).slice(0, 120)}`).join("; ") || "nothing";
+    const events = this.events.filter(({ name, payload }) => !/^(queue|presence):update$/.test(name) || payload.userId === this.id);
+    return events.slice(-16).map(({ name, payload }) => `${name} ${JSON.stringify(payload ?? null).slice(0, 120)}`).join("; ") || "nothing";
   }
 
   /** Loses the transport: the socket is torn down without a word. */

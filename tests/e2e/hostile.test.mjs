@@ -189,6 +189,7 @@ describe("hostile input during a call", () => {
     bystander.emit("presence:join");
     bystander.emit("queue:join");
     await bystander.settle();
+    for (const person of [call.caller, call.callee]) person.events.length = 0;
   });
   after(async () => {
     cast.people.forEach((person) => person.dispose());

@@ -193,7 +193,7 @@ suite("sizes", roomy, ({ facts }) => {
 
   facts("text of several bytes per character, and every escape, passes as it is", async (cast) => {
     const { caller, callee, room } = await cast.call();
-    const texts = ["ñandú 漢字 😀", 'quote " backslash \\ slash / é', "\u2028\u2029", "‮rtl", "a".repeat(500)];
+    const texts = ["ñandú 漢字 😀", 'quote " backslash \\ slash / é', "line\u2028and\u2029paragraph", "‮rtl", "a".repeat(500)];
     for (const text of texts) await say(caller, callee, room, text);
   });
 });

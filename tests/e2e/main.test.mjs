@@ -189,7 +189,7 @@ suite("main job", server, ({ fact, facts }) => {
 
   fact("the official client reconnects by itself into its call", async (cast) => {
     const { caller, callee, room } = await cast.call();
-    caller.leave();
+    caller.drop();
     await caller.ended();
     await caller.connect({ reconnection: true });
     caller.emit("room:join", { roomId: room });

@@ -77,7 +77,7 @@ function define({ fact, facts }) {
 
   facts("accepting with wrong seconds is an error and leaves the invite", async (cast) => {
     const { caller, callee, invite } = await cast.ringing();
-    for (const seconds of [0, 1801, "60", undefined]) {
+    for (const seconds of [0, 1801, "60", null]) {
       accept(callee, invite, seconds);
       await callee.next("error");
     }

@@ -31,7 +31,11 @@ export const UNLIMITED = {
 };
 
 const running = new Set();
-process.on("exit", () => running.forEach((child) => child.kill("SIGKILL")));
+const folders = new Set();
+process.on("exit", () => {
+  running.forEach((child) => child.kill("SIGKILL"));
+  folders.forEach((folder) => rmSync(folder, { recursive: true, force: true }));
+});
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.once(signal, () => process.exit(1));
 
 /** The command line for these flags; `false` leaves a flag out. */
@@ -79,7 +83,7 @@ export async function freePort() {
 
 export function temporaryFolder() {
   const folder = mkdtempSync(join(tmpdir(), "duet-e2e-"));
-  process.on("exit", () => rmSync(folder, { recursive: true, force: true }));
+  folders.add(folder);
   return folder;
 }
 
