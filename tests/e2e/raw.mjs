@@ -143,13 +143,27 @@ export class FrameSocket {
     return this.raw.until(() => this.texts().some(where), ms);
   }
 
+  /** The server's close frame, if it has come. */
+  get goodbye() {
+    return this.frames().find(({ opcode }) => opcode === 8);
+  }
+
+  /** Whether the server has closed, with a frame or without. */
+  get over() {
+    return this.raw.ended || this.goodbye !== undefined;
+  }
+
   /** Waits for the server to close; gives the code of its close frame, `0` without one, undefined if it stays open. */
   async closeCode(ms) {
-    const closing = () => this.frames().find(({ opcode }) => opcode === 8);
-    await this.raw.until(() => this.raw.ended || closing(), ms);
-    const frame = closing();
-    if (!frame && !this.raw.ended) return undefined;
-    return frame && frame.payload.length >= 2 ? frame.payload.readUInt16BE(0) : 0;
+    await this.raw.until(() => this.over, ms);
+    if (!this.over) return undefined;
+    return this.goodbye?.payload.length >= 2 ? this.goodbye.payload.readUInt16BE(0) : 0;
+  }
+
+  /** Answers the server's close frame and waits for the end of the connection. */
+  async ends(ms) {
+    if (this.goodbye) this.frame(this.goodbye.payload, { opcode: 8 });
+    return this.raw.closes(ms);
   }
 
   close() {
