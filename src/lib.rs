@@ -18,6 +18,7 @@
 //! Everything up to [`api`] is the core: synchronous or runtime-free, built and tested with `--no-default-features`.
 //! The rest is the shell around it. `ARCHITECTURE.md` has the map and the invariants.
 
+pub mod api;
 pub mod base;
 pub mod cache;
 pub mod conn;
@@ -29,4 +30,8 @@ pub mod link;
 pub mod message;
 #[cfg(feature = "server")]
 pub mod runtime;
+#[cfg(feature = "server")]
+pub mod shard;
+#[cfg(feature = "server")]
+pub mod store;
 pub mod wire;

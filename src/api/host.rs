@@ -20,8 +20,6 @@ pub struct Busy;
 /// Counts that `/health` and `/stats/live` show, over all shards of this process.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Live {
-    /// Users whose presence is online.
-    pub online_users: usize,
     /// Users with an authenticated socket, and sockets in all.
     pub connected_users: usize,
     pub sockets: usize,
@@ -67,12 +65,16 @@ pub trait Host {
     /// Forgets what is cached of the user and tells and closes connections of sessions other than `except`;
     /// done on every shard when it returns.
     async fn sessions_ended(&self, user: UserId, except: TokenHash);
-    /// Forgets what is cached of the user's login.
-    async fn login_changed(&self, user: UserId);
+    /// The own profile of a user, from the cache or the store; `None` when there is no such user.
+    async fn profile(&self, user: UserId) -> Result<Option<store::Profile>, Unavailable>;
+    /// Forgets what is cached of the user's login and profile; done on every shard when it returns.
+    async fn user_changed(&self, user: UserId);
     /// Visits everybody who is available, in the order they became so.
     fn queue(&self, visit: QueueVisitor<'_>);
     /// Whether this user is available.
     fn available(&self, user: UserId) -> bool;
+    /// How many users are online, on all shards.
+    fn online_users(&self) -> usize;
     /// Counts for `/health`.
     async fn live(&self) -> Live;
 }

@@ -1,15 +1,7 @@
 //! Why connections end: the catalogue that is counted, and what the product needs to know of it.
 
+use crate::message::Leave;
 use crate::wire::websocket::CloseCode;
-
-/// How a client left, as far as presence is concerned (contract 3.5).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Leave {
-    /// The client or the server said so: clean up at once.
-    Deliberate,
-    /// The connection was lost: it may come back within the grace.
-    Lost,
-}
 
 /// Why a connection was closed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,6 +18,8 @@ pub enum CloseReason {
     UnboundTimeout,
     /// Upgraded, but no Socket.IO CONNECT was accepted in time.
     ConnectTimeout,
+    /// The product refused the connection, in a dialect that has no other way to say so.
+    ConnectRefused,
     /// The request head did not come in time.
     HeadTimeout,
     /// The request body did not come in time.
@@ -50,6 +44,8 @@ pub enum CloseReason {
     ServerShutdown,
     /// The client said goodbye: a Socket.IO DISCONNECT or an Engine.IO close packet.
     ClientDisconnect,
+    /// It went on sending far above its budget of events (contract 8, D39).
+    TooManyEvents,
     /// Handling this client's bytes panicked.
     HandlerPanicked,
 }
@@ -64,6 +60,7 @@ impl CloseReason {
             Self::PingTimeout => "ping_timeout",
             Self::UnboundTimeout => "unbound_timeout",
             Self::ConnectTimeout => "connect_timeout",
+            Self::ConnectRefused => "connect_refused",
             Self::HeadTimeout => "head_timeout",
             Self::BodyTimeout => "body_timeout",
             Self::IdleTimeout => "idle_timeout",
@@ -76,6 +73,7 @@ impl CloseReason {
             Self::TooManyConnections => "too_many_connections",
             Self::ServerShutdown => "server_shutdown",
             Self::ClientDisconnect => "client_disconnect",
+            Self::TooManyEvents => "too_many_events",
             Self::HandlerPanicked => "handler_panicked",
         }
     }
@@ -87,7 +85,7 @@ impl CloseReason {
 
     /// Whether the server sends the client away for good, so that socket.io-client must not reconnect by itself.
     pub(super) fn disconnects(self) -> bool {
-        matches!(self, Self::SessionInvalidated | Self::Banned | Self::TooManyConnections)
+        matches!(self, Self::SessionInvalidated | Self::Banned | Self::TooManyConnections | Self::TooManyEvents)
     }
 
     /// Whether the peer's bytes can no longer be made sense of.
@@ -106,7 +104,8 @@ impl CloseReason {
             Self::ProtocolError(code) => CloseCode::from(code),
             Self::MessageTooBig => CloseCode::Size,
             Self::BadRequest => CloseCode::Protocol,
-            Self::SessionInvalidated | Self::Banned | Self::UnboundTimeout | Self::ConnectTimeout => CloseCode::Policy,
+            Self::SessionInvalidated | Self::Banned | Self::TooManyEvents | Self::ConnectRefused => CloseCode::Policy,
+            Self::UnboundTimeout | Self::ConnectTimeout => CloseCode::Policy,
             Self::TooManyConnections => CloseCode::Again,
             Self::ServerShutdown => CloseCode::Away,
             Self::HandlerPanicked => CloseCode::Error,

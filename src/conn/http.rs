@@ -26,18 +26,11 @@ pub(super) struct Http {
 
 enum State {
     /// Between two requests.
-    Idle {
-        until: Time,
-    },
+    Idle { until: Time },
     /// Waiting for the end of a head; so many bytes of it were looked at.
-    Head {
-        until: Time,
-        scanned: usize,
-    },
-    Body {
-        until: Time,
-        receiving: Box<(Head, Body)>,
-    },
+    Head { until: Time, scanned: usize },
+    /// Waiting for the rest of a body.
+    Body { until: Time, receiving: Box<(Head, Body)> },
     /// A request is with the caller.
     Asked(Reply),
 }
@@ -48,10 +41,12 @@ impl Http {
         Self { state: State::Head { until, scanned: 0 }, closes: None }
     }
 
+    /// Whether a request is with the caller, so that nothing may be read.
     pub fn is_asked(&self) -> bool {
         matches!(self.state, State::Asked(_))
     }
 
+    /// When the client is late with what it owes; the caller's own time is not measured here.
     pub fn deadline(&self) -> Option<Time> {
         match self.state {
             State::Idle { until } | State::Head { until, .. } | State::Body { until, .. } => Some(until),
@@ -59,6 +54,12 @@ impl Http {
         }
     }
 
+    /// Bytes held in memory of its own.
+    pub fn held_bytes(&self) -> usize {
+        if let State::Body { receiving, .. } = &self.state { receiving.1.held_bytes() } else { 0 }
+    }
+
+    /// Reads on: a head, the body behind it, then nothing until the request is answered.
     pub fn step(&mut self, context: &mut Context, bytes: &[u8]) -> Step {
         match &mut self.state {
             State::Asked(_) => Step::Wait,
@@ -73,18 +74,9 @@ impl Http {
                 *scanned = 0;
                 Step::Used(2)
             }
-            State::Head { scanned, .. } => match head_length(bytes, *scanned) {
-                Ok(Some(length)) if length <= HEAD_BYTES_MAX => match decode_head(&bytes[..length]) {
-                    Ok(head) => self.begin(context, head, length),
-                    Err(error) => Step::Become(length, refuse(context, error, CloseReason::BadRequest)),
-                },
-                Ok(None) if bytes.len() <= HEAD_BYTES_MAX => {
-                    *scanned = bytes.len();
-                    Step::Wait
-                }
-                Ok(_) => Step::Become(bytes.len(), refuse(context, HEAD_TOO_LARGE, CloseReason::BadRequest)),
-                Err(error) => Step::Become(bytes.len(), refuse(context, error, CloseReason::BadRequest)),
-            },
+            State::Head { .. } => self
+                .head_advanced(context, bytes)
+                .unwrap_or_else(|error| Step::Become(bytes.len(), refuse(context, error, CloseReason::BadRequest))),
             State::Body { receiving, .. } => match receiving.1.decode(bytes) {
                 Ok(used) => self.body_advanced(context, used),
                 Err(error) => Step::Become(bytes.len(), refuse(context, error, reason(error))),
@@ -92,11 +84,13 @@ impl Http {
         }
     }
 
+    /// Answers the request that is with the caller; nothing when there is none.
     pub fn respond(&mut self, context: &mut Context, response: &Response) -> Option<Stage> {
         let State::Asked(reply) = self.state else { return None };
         self.answer(context, reply, response)
     }
 
+    /// Ends the connection, behind the response in flight if there is one.
     pub fn close(&mut self, context: &mut Context, reason: CloseReason) -> Option<Stage> {
         if self.is_asked() && !reason.is_abrupt() {
             self.closes = Some(reason);
@@ -105,7 +99,10 @@ impl Http {
         Some(context.closed(reason))
     }
 
-    /// `received`: whether part of a head is here, so that a late one deserves an answer.
+    /// Gives up on a late client. One that has begun a request is told so (408); one that is silent is not, for a
+    /// browser would take that for the answer to its next request. `received` says that part of a head is here.
+    ///
+    /// A response that is still leaving keeps an idle connection, as long as some of it leaves in every period.
     pub fn timeout(&mut self, context: &mut Context, received: bool) -> Option<Stage> {
         if self.deadline().is_none_or(|until| until > context.now) {
             return None;
@@ -125,7 +122,24 @@ impl Http {
         })
     }
 
-    /// A head of `length` bytes is here.
+    /// Looks at the bytes of the head that no earlier call has seen (RFC 6585 5: too many get 431).
+    fn head_advanced(&mut self, context: &mut Context, bytes: &[u8]) -> Result<Step, HttpError> {
+        let State::Head { scanned, .. } = &mut self.state else { return Ok(Step::Wait) };
+        match head_length(bytes, *scanned)? {
+            Some(length) if length <= HEAD_BYTES_MAX => {
+                let head = decode_head(&bytes[..length])?;
+                Ok(self.begin(context, head, length))
+            }
+            None if bytes.len() <= HEAD_BYTES_MAX => {
+                *scanned = bytes.len();
+                Ok(Step::Wait)
+            }
+            _ => Err(HEAD_TOO_LARGE),
+        }
+    }
+
+    /// A head of `length` bytes is here: from now on the body has its own time (RFC 9110 10.1.1: a client that waits
+    /// for leave to send it gets that here, in the order of the requests).
     fn begin(&mut self, context: &mut Context, head: Head, length: usize) -> Step {
         *context.address = client_address(context.peer, &context.settings.trusted_proxies, &head.request);
         let body = match Body::new(head.framing, context.settings.body_bytes_max) {
@@ -143,6 +157,7 @@ impl Http {
         Step::Used(length)
     }
 
+    /// So many bytes of the body were taken; nothing at all means that a line is unfinished.
     fn body_advanced(&mut self, context: &mut Context, used: usize) -> Step {
         let placeholder = State::Idle { until: context.now };
         match std::mem::replace(&mut self.state, placeholder) {
@@ -159,6 +174,9 @@ impl Http {
     }
 
     /// A request is whole: hand it up, or answer what is the connection's own to answer.
+    ///
+    /// Its own is everything on the Engine.IO path but a CORS preflight, and an upgrade on `/ws`. A request to upgrade
+    /// any other path is an ordinary request: a server may ignore `Upgrade` (RFC 9110 7.8).
     fn complete(&mut self, context: &mut Context, head: Head, used: usize) -> Step {
         let reply = Reply {
             is_http_11: head.is_http_11,
@@ -204,6 +222,7 @@ fn refuse(context: &mut Context, error: HttpError, reason: CloseReason) -> Stage
     Stage::Closing(Closing { until: context.now + context.settings.close_timeout_ms, reason, is_deaf: true })
 }
 
+/// How a refusal is counted.
 fn reason(error: HttpError) -> CloseReason {
     if error.status == 413 { CloseReason::MessageTooBig } else { CloseReason::BadRequest }
 }

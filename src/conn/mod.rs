@@ -14,12 +14,13 @@ mod output;
 mod settings;
 mod socket;
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-pub use close::{CloseReason, Leave};
+pub use close::CloseReason;
 pub use output::Output;
 pub use settings::Settings;
 
@@ -207,12 +208,22 @@ impl Conn {
             Stage::Closing(_) => true,
             Stage::Closed => false,
         };
-        is_open && !self.is_ended && self.outbox.is_drained()
+        is_open && !self.is_ended && !self.outbox.has_output()
     }
 
     /// The next output, in order.
     pub fn poll(&mut self) -> Option<Output> {
         self.outbox.poll()
+    }
+
+    /// Whether an output waits to be polled.
+    pub fn has_output(&self) -> bool {
+        self.outbox.has_output()
+    }
+
+    /// What is to be written to the peer, in order, at any time. Who takes bytes out says so by [`Conn::written`].
+    pub fn chunks(&mut self) -> &mut VecDeque<Bytes> {
+        self.outbox.chunks()
     }
 
     /// So many written bytes have left for the peer.
@@ -228,6 +239,16 @@ impl Conn {
     /// The client behind the trusted proxies, as of the latest request head (contract 8, D20); the peer before one.
     pub fn address(&self) -> IpAddr {
         self.address
+    }
+
+    /// Memory that the connection holds besides itself, bytes: unfinished input and unpolled output.
+    pub fn held_bytes(&self) -> usize {
+        let unfinished = match &self.stage {
+            Stage::Http(http) => http.held_bytes(),
+            Stage::Socket(socket) => socket.held_bytes(),
+            Stage::Closing(_) | Stage::Closed => 0,
+        };
+        self.rest.capacity() + unfinished + self.outbox.held_bytes()
     }
 
     /// Lets the stages have their way with `bytes`; says how many are done with.
@@ -278,12 +299,14 @@ impl Conn {
         }
     }
 
+    /// Enters the next stage, if there is one.
     fn become_next(&mut self, next: Option<Stage>) {
         if let Some(stage) = next {
             self.stage = stage;
         }
     }
 
+    /// The stage, and apart from it all that it may use.
     fn split(&mut self, now: Time) -> (&mut Stage, Context<'_>) {
         let Self { settings, peer, address, sid_seed, stage, outbox, .. } = self;
         (stage, Context { now, settings, peer: *peer, address, sid_seed, outbox })

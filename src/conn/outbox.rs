@@ -1,7 +1,8 @@
-//! The queue of outputs of one connection, and the count of bytes that wait for its peer.
+//! What waits to leave one connection: chunks for its peer, and outputs for its shard.
 //!
-//! Bound: bytes by `outbox_bytes_max`; over it nothing more is taken and the connection must be closed. The other
-//! outputs are bounded by the read that caused them.
+//! Two queues, because what others send to a client must not wait behind an output that takes time to answer. Bound:
+//! the chunks by `outbox_bytes_max`, over which nothing more is taken and the connection must be closed; the outputs by
+//! the read that caused them.
 
 use std::collections::VecDeque;
 
@@ -10,15 +11,16 @@ use bytes::Bytes;
 use super::Output;
 
 /// An empty queue of more places than this gives its memory back.
-const PLACES_KEPT: usize = 8;
+const PLACES_KEPT: usize = 4;
 
 pub(super) struct Outbox {
-    queue: VecDeque<Output>,
-    /// Queued or polled, but not yet [`Outbox::written`].
+    chunks: VecDeque<Bytes>,
+    outputs: VecDeque<Output>,
+    /// Queued, but not yet [`Outbox::written`].
     bytes: usize,
     bytes_max: usize,
     is_full: bool,
-    /// The last output is a pong that a newer one may replace.
+    /// The last chunk is a whole pong that a newer one may replace.
     ends_in_pong: bool,
     /// Whether anything was written since [`Outbox::take_progress`].
     has_progress: bool,
@@ -26,14 +28,16 @@ pub(super) struct Outbox {
 
 impl Outbox {
     pub fn new(bytes_max: usize) -> Self {
-        Self { queue: VecDeque::new(), bytes: 0, bytes_max, is_full: false, ends_in_pong: false, has_progress: false }
+        let (chunks, outputs) = (VecDeque::new(), VecDeque::new());
+        Self { chunks, outputs, bytes: 0, bytes_max, is_full: false, ends_in_pong: false, has_progress: false }
     }
 
+    /// Queues an output.
     pub fn push(&mut self, output: Output) {
-        self.ends_in_pong = false;
-        self.queue.push_back(output);
+        self.outputs.push_back(output);
     }
 
+    /// Writes one chunk.
     pub fn write(&mut self, chunk: Bytes) {
         self.write_pair(chunk, Bytes::new());
     }
@@ -46,17 +50,16 @@ impl Outbox {
             return;
         }
         self.bytes += length;
-        for chunk in [head, body] {
-            if !chunk.is_empty() {
-                self.push(Output::Write(chunk));
-            }
-        }
+        self.ends_in_pong = false;
+        self.chunks.extend([head, body].into_iter().filter(|chunk| !chunk.is_empty()));
     }
 
     /// Writes a pong; it takes the place of one that is next to leave (RFC 6455 5.5.3: the latest is enough).
     pub fn write_pong(&mut self, frame: Bytes) {
+        // The first chunk may have left in part, so it is never replaced.
         if self.ends_in_pong
-            && let Some(Output::Write(older)) = self.queue.pop_back()
+            && self.chunks.len() > 1
+            && let Some(older) = self.chunks.pop_back()
         {
             self.bytes -= older.len();
         }
@@ -64,26 +67,29 @@ impl Outbox {
         self.ends_in_pong = !self.is_full;
     }
 
-    /// Forgets the writes that nobody will read.
+    /// Forgets the chunks that nobody will read.
     pub fn discard_writes(&mut self) {
+        self.chunks = VecDeque::new();
         self.ends_in_pong = false;
-        self.queue.retain(|output| !matches!(output, Output::Write(_)));
     }
 
+    /// The chunks in order; who takes some out says so by [`Outbox::written`].
+    pub fn chunks(&mut self) -> &mut VecDeque<Bytes> {
+        &mut self.chunks
+    }
+
+    /// The next output; the memory of a long queue goes with its last.
     pub fn poll(&mut self) -> Option<Output> {
-        let output = self.queue.pop_front();
-        if self.queue.is_empty() {
-            self.ends_in_pong = false;
-            if self.queue.capacity() > PLACES_KEPT {
-                self.queue = VecDeque::new();
-            }
-        }
+        let output = self.outputs.pop_front();
+        give_back(&mut self.outputs);
         output
     }
 
+    /// So many bytes have left.
     pub fn written(&mut self, bytes: usize) {
         self.bytes = self.bytes.saturating_sub(bytes);
-        self.has_progress = true;
+        self.has_progress |= bytes > 0;
+        give_back(&mut self.chunks);
     }
 
     /// Whether bytes have left since this was last asked.
@@ -91,9 +97,15 @@ impl Outbox {
         std::mem::take(&mut self.has_progress)
     }
 
-    /// Whether every output was polled.
-    pub fn is_drained(&self) -> bool {
-        self.queue.is_empty()
+    /// Bytes of memory behind the queues and the chunks, the shared ones too.
+    pub fn held_bytes(&self) -> usize {
+        let places = self.outputs.capacity() * size_of::<Output>() + self.chunks.capacity() * size_of::<Bytes>();
+        places + self.chunks.iter().map(Bytes::len).sum::<usize>()
+    }
+
+    /// Whether an output waits to be polled.
+    pub fn has_output(&self) -> bool {
+        !self.outputs.is_empty()
     }
 
     /// Whether bytes wait to be written.
@@ -104,5 +116,11 @@ impl Outbox {
     /// Whether something was refused for want of room.
     pub fn is_full(&self) -> bool {
         self.is_full
+    }
+}
+
+fn give_back<T>(queue: &mut VecDeque<T>) {
+    if queue.is_empty() && queue.capacity() > PLACES_KEPT {
+        *queue = VecDeque::new();
     }
 }

@@ -1,17 +1,13 @@
 //! What a connection wants done, in order.
 
-use bytes::Bytes;
-
-use super::{CloseReason, Leave};
+use super::CloseReason;
 use crate::base::Token;
-use crate::message::ClientEvent;
 use crate::message::http::Request;
+use crate::message::{ClientEvent, Leave};
 
 /// One thing to do for a connection.
 #[derive(Debug)]
 pub enum Output {
-    /// Write these bytes; tell [`super::Conn::written`] as they leave.
-    Write(Bytes),
     /// Answer this by [`super::Conn::respond`]. One is outstanding at a time.
     Request(Box<Request>),
     /// Answer this by [`super::Conn::accept_connect`] or [`super::Conn::refuse_connect`]. One is outstanding at a time.
@@ -25,6 +21,6 @@ pub enum Output {
     Refused(&'static str),
     /// The client of a [`Output::Connect`] is gone, unless that was refused: exactly once, before the close.
     Left(Leave),
-    /// The last output: once the writes before it are flushed, close the socket ([`CloseReason::is_abrupt`]: at once).
+    /// The last output: once the chunks are written, close the socket ([`CloseReason::is_abrupt`]: at once).
     Close(CloseReason),
 }

@@ -9,10 +9,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use super::{CloseReason, Context, Leave, Output, Stage, Step};
+use super::{CloseReason, Context, Output, Stage, Step};
 use crate::base::{Time, Token};
-use crate::message::ClientEvent;
 use crate::message::client::Refusal;
+use crate::message::{ClientEvent, Leave};
 use crate::wire::upgrade::Dialect;
 use crate::wire::websocket::{self, CloseCode, Control, Data, EncodedHeader, Frame, OpCode, decode_frame};
 use crate::wire::{engineio, socketio};
@@ -27,12 +27,14 @@ const MALFORMED: Failure = CloseReason::ProtocolError(1002);
 const UNSUPPORTED: Failure = CloseReason::ProtocolError(1003);
 const NOT_UTF8: Failure = CloseReason::ProtocolError(1007);
 
+/// An open WebSocket. Its heartbeat runs from the upgrade on, whether or not a session is connected inside.
 pub(super) struct Socket {
     dialect: Dialect,
     session: Session,
     /// The caller has heard of this client and not that it left.
     is_known: bool,
-    message: Option<Box<Message>>,
+    /// The fragments of an unfinished text message.
+    fragments: Option<Vec<u8>>,
     heartbeat: Heartbeat,
     /// When a client that is nobody is closed.
     pub unbound_until: Option<Time>,
@@ -46,12 +48,6 @@ enum Session {
     /// A CONNECT is with the caller.
     Asked,
     Connected,
-}
-
-/// The fragments of an unfinished message.
-struct Message {
-    is_text: bool,
-    bytes: Vec<u8>,
 }
 
 /// Ping, wait for the pong, pause, ping (Engine.IO v4, heartbeat).
@@ -77,7 +73,7 @@ impl Socket {
             dialect,
             session: Session::Opened,
             is_known: false,
-            message: None,
+            fragments: None,
             heartbeat: Heartbeat { at: context.now + settings.ping_interval_ms, is_waiting: false },
             unbound_until: Some(context.now + settings.unbound_timeout_ms),
         };
@@ -93,19 +89,27 @@ impl Socket {
         socket
     }
 
+    /// Whether a CONNECT is with the caller: what the client says behind it waits for the answer.
     pub fn is_asked(&self) -> bool {
         self.session == Session::Asked
     }
 
+    /// When the next heartbeat, its answer, or the client's identity is due.
     pub fn deadline(&self) -> Time {
         self.unbound_until.map_or(self.heartbeat.at, |until| until.min(self.heartbeat.at))
     }
 
+    /// Bytes held in memory of its own.
+    pub fn held_bytes(&self) -> usize {
+        self.fragments.as_ref().map_or(0, Vec::capacity)
+    }
+
+    /// Takes the next frame. One that breaks a rule fails the connection (RFC 6455 7.1.7): what follows is not read.
     pub fn step(&mut self, context: &mut Context, bytes: &mut [u8]) -> Step {
         if self.is_asked() {
             return Step::Wait;
         }
-        let held = self.message.as_ref().map_or(0, |message| message.bytes.len());
+        let held = self.fragments.as_ref().map_or(0, Vec::len);
         match decode_frame(bytes, context.settings.message_bytes_max - held) {
             Ok(None) => Step::Wait,
             Ok(Some(frame)) => {
@@ -121,6 +125,9 @@ impl Socket {
         }
     }
 
+    /// Closes who stays nobody (contract 8, D16), pings, and gives up on who does not answer.
+    ///
+    /// Socket.IO has a time of its own for the CONNECT (45 s); the unbound timeout is shorter and covers it.
     pub fn timeout(&mut self, context: &mut Context) -> Option<Stage> {
         if self.unbound_until.is_some_and(|until| until <= context.now) {
             let is_connected = self.session == Session::Connected;
@@ -141,6 +148,7 @@ impl Socket {
         None
     }
 
+    /// The caller takes the client in; a stale answer is nothing.
     pub fn accept_connect(&mut self, context: &mut Context) {
         if !self.is_asked() {
             return;
@@ -152,6 +160,7 @@ impl Socket {
         }
     }
 
+    /// The caller does not; to it, the client was never there.
     pub fn refuse_connect(&mut self, context: &mut Context, message: &str) -> Option<Stage> {
         if !self.is_asked() {
             return None;
@@ -159,12 +168,13 @@ impl Socket {
         self.session = Session::Opened;
         self.is_known = false;
         if self.dialect == Dialect::Plain {
-            return Some(self.close(context, CloseReason::ProtocolError(1008)));
+            return Some(self.close(context, CloseReason::ConnectRefused));
         }
         self.write_packet(context, &socketio::encode_connect_error("/", message));
         None
     }
 
+    /// Writes an event as one unfragmented text frame.
     pub fn send(&mut self, context: &mut Context, event_json: &Bytes) {
         if self.session != Session::Connected {
             return;
@@ -207,51 +217,45 @@ impl Socket {
         context.closed(reason)
     }
 
+    /// One frame of the peer: control frames may come between fragments (RFC 6455 5.4), data frames may not.
     fn receive(&mut self, context: &mut Context, frame: &Frame) -> Result<Option<Stage>, Failure> {
         // Any frame is a sign of life, as any packet is to engine.io; only a pong ends the wait.
         if self.heartbeat.is_waiting {
             self.heartbeat.at = context.now + context.settings.ping_timeout_ms;
         }
-        let is_text = match frame.opcode {
-            OpCode::Control(Control::Close) => return self.peer_closed(context, frame.payload).map(Some),
+        match frame.opcode {
+            OpCode::Control(Control::Close) => self.peer_closed(context, frame.payload).map(Some),
             OpCode::Control(Control::Ping) => {
                 let pong = websocket::encode_frame(OpCode::Control(Control::Pong), &[frame.payload]);
                 context.outbox.write_pong(pong);
-                return Ok(None);
+                Ok(None)
             }
             OpCode::Control(_) => {
                 if self.dialect == Dialect::Plain {
                     self.pong(context);
                 }
-                return Ok(None);
+                Ok(None)
             }
-            OpCode::Data(Data::Continue) => return self.continued(context, frame),
-            OpCode::Data(data) => data == Data::Text,
-        };
-        if self.message.is_some() {
-            return Err(MALFORMED);
+            OpCode::Data(Data::Continue) => self.continued(context, frame),
+            OpCode::Data(_) if self.fragments.is_some() => Err(MALFORMED),
+            OpCode::Data(Data::Text) if frame.is_final => self.text(context, frame.payload),
+            OpCode::Data(Data::Text) => {
+                self.fragments = Some(frame.payload.to_vec());
+                Ok(None)
+            }
+            OpCode::Data(_) => Err(UNSUPPORTED),
         }
-        if !is_text {
-            return Err(UNSUPPORTED);
-        }
-        if frame.is_final {
-            return self.text(context, frame.payload);
-        }
-        self.message = Some(Box::new(Message { is_text, bytes: frame.payload.to_vec() }));
-        Ok(None)
     }
 
     /// A further fragment (RFC 6455 5.4).
     fn continued(&mut self, context: &mut Context, frame: &Frame) -> Result<Option<Stage>, Failure> {
-        let Some(message) = &mut self.message else { return Err(MALFORMED) };
-        message.bytes.extend_from_slice(frame.payload);
-        if !frame.is_final {
-            return Ok(None);
+        let mut message = self.fragments.take().ok_or(MALFORMED)?;
+        message.extend_from_slice(frame.payload);
+        if frame.is_final {
+            return self.text(context, &message);
         }
-        match self.message.take() {
-            Some(message) if message.is_text => self.text(context, &message.bytes),
-            _ => Err(UNSUPPORTED),
-        }
+        self.fragments = Some(message);
+        Ok(None)
     }
 
     /// A whole text message (RFC 6455 8.1: it must be UTF-8).
@@ -305,12 +309,14 @@ impl Socket {
         Ok(context.closed(CloseReason::PeerClosed))
     }
 
+    /// Hands a CONNECT to the caller, who answers it once.
     fn ask(&mut self, context: &mut Context, token: Option<Token>) {
         self.session = Session::Asked;
         self.is_known = true;
         context.outbox.push(Output::Connect { token });
     }
 
+    /// Tells the caller that the client is gone, if it knows of the client and has not been told.
     fn leave(&mut self, context: &mut Context, leave: Leave) {
         if std::mem::take(&mut self.is_known) {
             context.outbox.push(Output::Left(leave));
@@ -322,12 +328,14 @@ impl Socket {
         self.heartbeat = Heartbeat { at: context.now + context.settings.ping_interval_ms, is_waiting: false };
     }
 
+    /// Writes a Socket.IO packet.
     fn write_packet(&self, context: &mut Context, packet: &str) {
         context.outbox.write(websocket::encode_text(&[engineio::MESSAGE.as_bytes(), packet.as_bytes()]));
     }
 }
 
 impl Closing {
+    /// Waits for the peer's close frame among what it had said before it knew (RFC 6455 5.5.1).
     pub fn step(&mut self, context: &mut Context, bytes: &mut [u8]) -> Step {
         if self.is_deaf {
             return if bytes.is_empty() { Step::Wait } else { Step::Used(bytes.len()) };

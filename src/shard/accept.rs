@@ -46,5 +46,5 @@ fn welcome(shard: &Rc<Shard>, mut stream: Stream, peer: std::net::IpAddr) {
     }
     let seed = shard.random.borrow_mut().bytes();
     let conn = Conn::new(shard.now(), shard.settings.conn.clone(), peer.to_canonical(), seed);
-    spawn_local(connection::serve(shard.clone(), stream, conn, Default::default(), None));
+    spawn_local(connection::serve(shard.clone(), stream, conn, None));
 }

@@ -73,7 +73,7 @@ impl Shard {
     }
 
     /// Does something to a connection, if it is still there, and lets its task see to the rest.
-    fn on_conn(&self, id: ConnId, work: impl FnOnce(&mut Conn)) {
+    pub(super) fn on_conn(&self, id: ConnId, work: impl FnOnce(&mut Conn)) {
         if let Some(entry) = self.slots.borrow_mut().get(id) {
             work(&mut entry.conn);
             entry.wake();

@@ -25,11 +25,11 @@ use crate::message::store;
 use crate::message::{ClientEvent, Leave, ServerEvent};
 use crate::runtime::{Stream, sleep, spawn_local};
 
+use super::Shard;
 use super::contained::{contained, contained_future};
 use super::host::ShardHost;
 use super::inbox::Envelope;
 use super::slots::Entry;
-use super::Shard;
 
 /// Time to get the last bytes out, and to see the peer close, before the socket is dropped.
 const LINGER: Duration = Duration::from_secs(2);
@@ -40,7 +40,6 @@ const LINGER_BYTES_MAX: usize = 1024 * 1024;
 pub struct Adopted {
     fd: OwnedFd,
     conn: Conn,
-    outbox: VecDeque<Bytes>,
     /// What made it move; handled first.
     output: Output,
 }
@@ -57,8 +56,8 @@ enum Fate {
 }
 
 /// Serves a connection until it closes or moves.
-pub async fn serve(shard: Rc<Shard>, stream: Stream, conn: Conn, outbox: VecDeque<Bytes>, first: Option<Output>) {
-    let id = shard.slots.borrow_mut().insert(conn, outbox);
+pub async fn serve(shard: Rc<Shard>, stream: Stream, conn: Conn, first: Option<Output>) {
+    let id = shard.slots.borrow_mut().insert(conn);
     let mut task = Task { shard, id, stream };
     match task.run(first).await {
         Fate::Moves(home, output) => task.move_to(home, output),
@@ -70,7 +69,7 @@ pub async fn serve(shard: Rc<Shard>, stream: Stream, conn: Conn, outbox: VecDequ
 pub fn adopt(shard: Rc<Shard>, adopted: Adopted) {
     match Stream::from_fd(adopted.fd) {
         Ok(stream) => {
-            spawn_local(serve(shard, stream, adopted.conn, adopted.outbox, Some(adopted.output)));
+            spawn_local(serve(shard, stream, adopted.conn, Some(adopted.output)));
         }
         Err(error) => {
             shard.open.fetch_sub(1, Ordering::Relaxed);
@@ -97,7 +96,6 @@ impl Task {
             return Some(Fate::Moves(home, output));
         }
         match output {
-            Output::Write(chunk) => self.with(|entry| entry.outbox.push_back(chunk)),
             Output::Request(request) => self.request(&request).await,
             Output::Connect { token } => {
                 let fact = self.fact(token.as_ref().map(session_of)).await;
@@ -129,9 +127,10 @@ impl Task {
         let address = self.with(|entry| entry.conn.address());
         let host = ShardHost(self.shard.clone());
         let answered = contained_future(api::handle(&host, request, address));
-        let response = self.meanwhile(answered).await.unwrap_or_else(|| {
-            Response::json(500, &serde_json::json!({ "error": "Internal error" }))
-        });
+        let response = self
+            .meanwhile(answered)
+            .await
+            .unwrap_or_else(|| Response::json(500, &serde_json::json!({ "error": "Internal error" })));
         let now = self.shard.now();
         self.with(|entry| entry.conn.respond(now, response));
     }
@@ -181,20 +180,19 @@ impl Task {
     }
 
     fn write(&mut self, context: &mut Context<'_>, entry: &mut Entry) {
-        while let Some(chunk) = entry.conn.poll_write() {
-            entry.outbox.push_back(chunk);
-        }
         entry.waker = Some(context.waker().clone());
-        if entry.outbox.is_empty() {
+        let chunks = entry.conn.chunks();
+        if chunks.is_empty() {
             return;
         }
-        let bytes = |outbox: &VecDeque<Bytes>| outbox.iter().map(Bytes::len).sum::<usize>();
-        let before = bytes(&entry.outbox);
-        if let Poll::Ready(Err(_)) = self.stream.poll_write(context, &mut entry.outbox) {
-            entry.outbox.clear();
+        let bytes = |chunks: &VecDeque<Bytes>| chunks.iter().map(Bytes::len).sum::<usize>();
+        let before = bytes(chunks);
+        let outcome = self.stream.poll_write(context, chunks);
+        let written = before - bytes(chunks);
+        entry.conn.written(written);
+        if let Poll::Ready(Err(_)) = outcome {
             entry.conn.end_of_stream(self.shard.now());
         }
-        entry.conn.written(before - bytes(&entry.outbox));
     }
 
     fn read(&mut self, context: &mut Context<'_>, entry: &mut Entry) {
@@ -232,7 +230,7 @@ impl Task {
         self.shard.handle(Input::Left { conn: self.id, leave: Leave::Deliberate });
         let entry = *self.leave_slot();
         let sent = self.stream.into_fd().ok().is_some_and(|fd| {
-            let adopted = Adopted { fd, conn: entry.conn, outbox: entry.outbox, output };
+            let adopted = Adopted { fd, conn: entry.conn, output };
             self.shard.mesh.send(home, Envelope::Adopt(Box::new(adopted)))
         });
         if !sent {
@@ -244,12 +242,9 @@ impl Task {
     async fn close(mut self, reason: CloseReason) {
         tracing::debug!(reason = reason.as_str(), "connection closed");
         let mut entry = self.leave_slot();
-        while let Some(chunk) = entry.conn.poll_write() {
-            entry.outbox.push_back(chunk);
-        }
         let (scratch, stream) = (self.shard.scratch.clone(), &mut self.stream);
         let goodbye = async {
-            stream.write(&mut entry.outbox).await?;
+            stream.write(entry.conn.chunks()).await?;
             stream.shutdown_write()?;
             let mut ignored = 0;
             while ignored < LINGER_BYTES_MAX {
@@ -260,7 +255,7 @@ impl Task {
             }
             std::io::Result::Ok(())
         };
-        if !reason.peer_is_gone() {
+        if !reason.is_abrupt() {
             let timeout = async {
                 sleep(LINGER).await;
                 Ok(())

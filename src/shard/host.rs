@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use crate::api::host::{Busy, CacheCounts, Host, Live, QueueVisitor, Unavailable};
 use crate::api::Settings;
+use crate::api::host::{Busy, CacheCounts, Host, Live, QueueVisitor, Unavailable};
 use crate::base::{Random, Time, Token, TokenHash, UserId};
 use crate::domain::rate::{Action, Bucket, Key, Limit, Standing};
 use crate::message::model::Login;
@@ -106,7 +106,6 @@ impl Host for ShardHost {
             live.users_cache = sum(live.users_cache, count.users_cache);
             live.sessions_cache = sum(live.sessions_cache, count.sessions_cache);
         }
-        live.online_users = self.online_users();
         live
     }
 }

@@ -24,8 +24,8 @@ use crate::domain::rate::{Action, Bucket, Key, Limit, Standing};
 use crate::message::{Delta, UserMessage};
 use crate::runtime::{sleep, spawn_local, yield_now};
 
-use super::connection::{self, Adopted};
 use super::Shard;
+use super::connection::{self, Adopted};
 
 /// How often a stop looks whether it is done.
 const STOP_POLL: Duration = Duration::from_millis(5);
@@ -95,7 +95,11 @@ impl Mesh {
         };
         if waiting.len() >= OVERFLOW_MAX {
             self.shed.set(self.shed.get() + 1);
-            tracing::error!(shed = self.shed.get(), shard = to.0, "a message to a shard that does not keep up was shed");
+            tracing::error!(
+                shed = self.shed.get(),
+                shard = to.0,
+                "a message to a shard that does not keep up was shed"
+            );
             return false;
         }
         waiting.push_back(refused);

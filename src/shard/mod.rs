@@ -33,8 +33,8 @@ mod timers;
 pub use contained::abort_on_shared_panic;
 pub use inbox::{Envelope, inboxes};
 
-use inbox::Mesh;
 use clock::Clock;
+use inbox::Mesh;
 use slots::Slots;
 use store::Stores;
 use timers::Timers;

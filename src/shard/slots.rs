@@ -1,9 +1,6 @@
 //! The connections of a shard, found by [`ConnId`]. Bounded by the connection limit at accept.
 
-use std::collections::VecDeque;
 use std::task::Waker;
-
-use bytes::Bytes;
 
 use crate::base::{ConnId, ShardId, Time};
 use crate::conn::Conn;
@@ -24,8 +21,6 @@ struct Slot {
 /// One connection and what its task shares with the rest of the shard.
 pub struct Entry {
     pub conn: Conn,
-    /// Taken from the connection, not yet taken by the socket.
-    pub outbox: VecDeque<Bytes>,
     /// Wakes the connection's task.
     pub waker: Option<Waker>,
     /// For when a timer is set.
@@ -39,14 +34,14 @@ impl Slots {
     }
 
     /// Gives the connection a slot.
-    pub fn insert(&mut self, conn: Conn, outbox: VecDeque<Bytes>) -> ConnId {
+    pub fn insert(&mut self, conn: Conn) -> ConnId {
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
             u32::try_from(self.slots.len() - 1).expect("connections fit 32 bits")
         });
         let slot = &mut self.slots[index as usize];
         assert!(slot.entry.is_none(), "a free slot is empty");
-        slot.entry = Some(Box::new(Entry { conn, outbox, waker: None, timer_at: None }));
+        slot.entry = Some(Box::new(Entry { conn, waker: None, timer_at: None }));
         ConnId { shard: self.shard, index, generation: slot.generation }
     }
 

@@ -34,7 +34,7 @@ impl Dialect {
     }
 }
 
-/// The answer to a handshake: 101, or the refusal.
+/// The answer to a handshake: 101, or the refusal; 426 names the version that would do (RFC 6455 4.4).
 pub fn answer_handshake(request: &Request) -> Response {
     accept_key(request).map_or_else(
         |refusal| {

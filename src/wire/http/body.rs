@@ -25,6 +25,7 @@ pub struct Body {
     state: State,
 }
 
+/// What comes next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
     /// So many bytes are missing of a body of known length.
@@ -66,11 +67,17 @@ impl Body {
         self.state == State::Complete
     }
 
+    /// Bytes of memory behind the decoded ones.
+    pub fn held_bytes(&self) -> usize {
+        self.decoded.capacity()
+    }
+
     /// The decoded bytes.
     pub fn into_bytes(self) -> Bytes {
         Bytes::from(self.decoded)
     }
 
+    /// Takes one piece: data, or a line that is whole; 0 when there is none.
     fn step(&mut self, input: &[u8]) -> Result<usize, HttpError> {
         match self.state {
             State::Length(missing) => {
@@ -128,6 +135,8 @@ impl Body {
         Ok(digits + rest)
     }
 
+    /// A trailer field, or the empty line behind the last (RFC 9112 7.1.2). A trailer may be merged into the headers
+    /// or dropped; merging is how limits are passed by, so it is dropped.
     fn trailer(&mut self, input: &[u8]) -> Result<usize, HttpError> {
         let Some(length) = self.line(input)? else { return Ok(0) };
         self.extra_bytes += length - 2;

@@ -61,6 +61,8 @@ pub fn head_length(bytes: &[u8], scanned: usize) -> Result<Option<usize>, HttpEr
 }
 
 /// Decodes a whole head, as delimited by [`head_length`].
+///
+/// Bytes beyond ASCII in a value are kept as UTF-8, or replaced where they are none: no route compares them.
 pub fn decode_head(bytes: &[u8]) -> Result<Head, HttpError> {
     let mut fields = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut parsed = httparse::Request::new(&mut fields);
@@ -121,6 +123,7 @@ fn names_a_version(bytes: &[u8]) -> bool {
         if major.is_ascii_digit() && minor.is_ascii_digit())
 }
 
+/// Method names are case-sensitive (RFC 9110 9.1).
 fn decode_method(name: &str) -> Result<Method, HttpError> {
     Ok(match name {
         "GET" => Method::Get,
@@ -157,6 +160,7 @@ fn decode_target(method: Method, target: &str) -> Result<(&str, &str), HttpError
     if path.starts_with('/') { Ok((path, query)) } else { Err(BAD_TARGET) }
 }
 
+/// The query is what follows the first `?`.
 fn split_query(target: &str) -> (&str, &str) {
     target.split_once('?').unwrap_or((target, ""))
 }
@@ -171,6 +175,7 @@ fn check_host(request: &Request, is_http_11: bool) -> Result<(), HttpError> {
     }
 }
 
+/// The characters of `uri-host [ ":" port ]` (RFC 3986 3.2); no userinfo, no list.
 fn is_authority(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%:[]!$&'()*+;=".contains(&byte))
 }
@@ -203,6 +208,7 @@ fn decode_framing(request: &Request, is_http_11: bool) -> Result<Framing, HttpEr
     }
 }
 
+/// The only expectation there is; any other cannot be met (RFC 9110 10.1.1).
 fn decode_expectation(request: &Request) -> Result<bool, HttpError> {
     match request.header("expect") {
         None => Ok(false),

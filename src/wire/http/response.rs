@@ -28,6 +28,9 @@ impl Reply {
 }
 
 /// The head, with a small body behind it; and a larger body, shared, else nothing.
+///
+/// 101, 204 and 304 have neither body nor length (RFC 9110 8.6); every other response has a length, so that it never
+/// ends only by the close.
 pub fn encode_response(response: &Response, now: Time, reply: Reply) -> (Bytes, Bytes) {
     let mut head = String::with_capacity(256);
     push(&mut head, format_args!("HTTP/1.1 {} {}\r\nDate: ", response.status, reason(response.status)));
@@ -70,6 +73,7 @@ fn push_header(head: &mut String, name: &str, value: &str) {
     head.push_str("\r\n");
 }
 
+/// Appends formatted text.
 fn push(head: &mut String, text: std::fmt::Arguments) {
     let written = head.write_fmt(text);
     debug_assert!(written.is_ok(), "a String takes every write");
