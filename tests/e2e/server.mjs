@@ -1,0 +1,217 @@
+// The server under test as a process: start, wait until it serves, stop, kill, start again on the same data.
+//
+// Which build and how it runs comes from the environment, so that one suite runs in every configuration:
+// DUET_BIN (the binary), DUET_RUNTIME (auto, uring, epoll), DUET_SHARDS, DUET_SECCOMP=1 (io_uring forbidden).
+
+import { spawn } from "node:child_process";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import http from "node:http";
+import net from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const HERE = fileURLToPath(new URL(".", import.meta.url));
+const TARGET = process.env.CARGO_TARGET_DIR ?? join(HERE, "../../target");
+const START_MS = 20_000;
+const STOP_MS = 15_000;
+const LOG_CHARS_MAX = 400_000;
+
+export const BIN = process.env.DUET_BIN ?? join(TARGET, "release/duet");
+export const RUNTIME = process.env.DUET_RUNTIME ?? "auto";
+export const SHARDS = process.env.DUET_SHARDS ?? "2";
+export const SECCOMP = process.env.DUET_SECCOMP === "1";
+
+/** Flags that take limits out of the way; addresses may be chosen by `X-Forwarded-For`. */
+export const UNLIMITED = {
+  "trusted-proxies": "127.0.0.0/8",
+  "signups-per-hour": 0,
+  "logins-per-hour": 0,
+  "api-per-minute": 0,
+};
+
+const running = new Set();
+const folders = new Set();
+process.on("exit", () => {
+  running.forEach((child) => child.kill("SIGKILL"));
+  folders.forEach((folder) => rmSync(folder, { recursive: true, force: true }));
+});
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.once(signal, () => process.exit(1));
+
+/** The command line for these flags; `false` leaves a flag out. */
+function commandLine(flags, seccomp) {
+  const words = Object.entries(flags).filter(([, value]) => value !== false && value !== undefined);
+  const args = words.flatMap(([name, value]) => [`--${name}`, String(value)]);
+  return seccomp ? ["python3", [join(HERE, "seccomp.py"), BIN, ...args]] : [BIN, args];
+}
+
+/** Only what the server may need: no setting of the surrounding shell leaks into it. */
+function environment() {
+  const kept = ["PATH", "HOME", "TMPDIR", "RUST_BACKTRACE", "LD_LIBRARY_PATH"];
+  return Object.fromEntries(kept.filter((name) => name in process.env).map((name) => [name, process.env[name]]));
+}
+
+/** Runs the binary to its end: `{code, stdout, stderr}`. Killed after `ms`, then `code` is null. */
+export function run(args, { ms = START_MS, seccomp = false } = {}) {
+  const [program, words] = seccomp ? ["python3", [join(HERE, "seccomp.py"), BIN, ...args]] : [BIN, args];
+  return new Promise((resolve, reject) => {
+    const child = spawn(program, words, { stdio: ["ignore", "pipe", "pipe"], env: environment() });
+    running.add(child);
+    const out = { stdout: "", stderr: "" };
+    for (const stream of ["stdout", "stderr"]) child[stream].setEncoding("utf8").on("data", (text) => (out[stream] += text));
+    const timer = setTimeout(() => child.kill("SIGKILL"), ms);
+    child.on("error", reject);
+    child.on("close", (code) => {
+      clearTimeout(timer);
+      running.delete(child);
+      resolve({ code, ...out });
+    });
+  });
+}
+
+/** A port below the range that the kernel hands to outgoing connections, free a moment ago. */
+export async function freePort() {
+  for (;;) {
+    const port = 10_000 + Math.floor(Math.random() * 22_000);
+    const free = await new Promise((resolve) => {
+      const probe = net.createServer().once("error", () => resolve(false));
+      probe.listen(port, "127.0.0.1", () => probe.close(() => resolve(true)));
+    });
+    if (free) return port;
+  }
+}
+
+export function temporaryFolder() {
+  const folder = mkdtempSync(join(tmpdir(), "duet-e2e-"));
+  folders.add(folder);
+  return folder;
+}
+
+export class Server {
+  /** Starts a server and waits until it answers. `flags` override the defaults of the configuration. */
+  static async start(flags = {}, { seccomp = SECCOMP } = {}) {
+    const server = new Server(flags, seccomp);
+    server.port = flags.port ?? (await freePort());
+    await server.launch();
+    return server;
+  }
+
+  constructor(flags, seccomp) {
+    this.folder = temporaryFolder();
+    this.flags = { host: "127.0.0.1", runtime: RUNTIME, shards: SHARDS, data: join(this.folder, "data"), ...UNLIMITED, ...flags };
+    this.seccomp = seccomp;
+    this.log = "";
+  }
+
+  /** Starts the process on this server's port and data, and waits for its URL and for `/health`. */
+  async launch() {
+    if (!existsSync(BIN)) throw new Error(`there is no server to test at ${BIN}: cargo build --release first`);
+    const [program, args] = commandLine({ ...this.flags, port: this.port }, this.seccomp);
+    this.logAtLaunch = this.log.length;
+    this.child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"], env: environment() });
+    running.add(this.child);
+    const note = (text) => (this.log = (this.log + text).slice(-LOG_CHARS_MAX));
+    for (const stream of [this.child.stdout, this.child.stderr]) stream.setEncoding("utf8").on("data", note);
+    this.exited = new Promise((resolve) => {
+      this.child.once("error", (error) => resolve({ code: null, signal: String(error) }));
+      this.child.once("close", (code, signal) => {
+        running.delete(this.child);
+        resolve({ code, signal });
+      });
+    });
+    this.gone = false;
+    this.exited.then(() => (this.gone = true));
+    await this.ready();
+  }
+
+  async ready() {
+    const deadline = Date.now() + START_MS;
+    while (Date.now() < deadline && !this.gone) {
+      this.url = this.printedUrl();
+      if (this.url && (await answers(this.url))) return;
+      await pause(20);
+    }
+    const why = this.gone ? `ended at its start: ${JSON.stringify(await this.exited)}` : `did not serve in ${START_MS} ms`;
+    this.child.kill("SIGKILL");
+    throw new Error(`the server ${why}; it printed:\n${this.log}`);
+  }
+
+  /** The URL that the server printed, made reachable from here. */
+  printedUrl() {
+    const printed = /http:\/\/[^\s"'<>]*:\d+/.exec(plain(this.log.slice(this.logAtLaunch)))?.[0];
+    return printed && `http://127.0.0.1:${new URL(printed).port}`;
+  }
+
+  get pid() {
+    return this.child.pid;
+  }
+
+  get alive() {
+    return !this.gone;
+  }
+
+  /** Asks the process to end and gives `{code, signal, ms}`. */
+  async stop(signal = "SIGTERM") {
+    const from = Date.now();
+    if (!this.gone) this.child.kill(signal);
+    const late = setTimeout(() => this.child.kill("SIGKILL"), STOP_MS);
+    const end = await this.exited;
+    clearTimeout(late);
+    return { ...end, ms: Date.now() - from };
+  }
+
+  /** kill -9. */
+  async kill() {
+    return this.stop("SIGKILL");
+  }
+
+  /** The last lines of its log, for failures. */
+  tail(lines = 15) {
+    return plain(this.log).trimEnd().split("\n").slice(-lines).join("\n");
+  }
+
+  /** The lines of its log since it was last launched. */
+  lines() {
+    return plain(this.log.slice(this.logAtLaunch)).split("\n").filter((line) => line.trim() !== "");
+  }
+
+  /** Resident memory, KiB. */
+  rssKb() {
+    return Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${this.pid}/status`, "utf8"))[1]);
+  }
+
+  /** Processor time used so far, user and system, seconds (100 ticks per second on every Linux we run on). */
+  cpuSeconds() {
+    const stat = readFileSync(`/proc/${this.pid}/stat`, "utf8");
+    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+    return (Number(fields[11]) + Number(fields[12])) / 100;
+  }
+}
+
+export const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** Repeats `probe` until it gives something truthy, which is returned. For states that no event announces. */
+export async function eventually(what, probe, ms = 10_000) {
+  const deadline = Date.now() + ms;
+  for (;;) {
+    const value = await probe();
+    if (value) return value;
+    if (Date.now() > deadline) throw new Error(`not within ${ms} ms: ${what}`);
+    await pause(25);
+  }
+}
+
+function plain(text) {
+  return text.replace(/\x1b\[[0-9;]*m/g, "");
+}
+
+function answers(url) {
+  return new Promise((resolve) => {
+    const request = http.get(`${url}/health`, { agent: false, timeout: 2_000 }, (response) => {
+      response.resume();
+      resolve(response.statusCode === 200);
+    });
+    request.on("error", () => resolve(false));
+    request.on("timeout", () => request.destroy());
+  });
+}
