@@ -31,6 +31,8 @@ use super::host::ShardHost;
 use super::inbox::Envelope;
 use super::slots::Entry;
 
+/// Reads without an output before other connections have their turn.
+const READS_IN_A_ROW: usize = 8;
 /// Time to get the last bytes out, and to see the peer close, before the socket is dropped.
 const LINGER: Duration = Duration::from_secs(2);
 /// Bytes read and thrown away meanwhile.
@@ -161,15 +163,17 @@ impl Task {
                 if entry.conn.deadline().is_some_and(|at| at <= now) {
                     entry.conn.timeout(now);
                 }
-                task.write(context, entry);
-                if !entry.conn.has_output() && entry.conn.wants_read() {
-                    task.read(context, entry);
+                for _ in 0..READS_IN_A_ROW {
+                    task.write(context, entry);
+                    if entry.conn.has_output() {
+                        return Poll::Ready(());
+                    }
+                    task.shard.timers.set(task.id, entry);
+                    if !entry.conn.wants_read() || !task.read(context, entry) {
+                        return Poll::Pending;
+                    }
                 }
-                if entry.conn.has_output() {
-                    return Poll::Ready(());
-                }
-                entry.waker = Some(context.waker().clone());
-                task.shard.timers.set(task.id, entry);
+                context.waker().wake_by_ref();
                 Poll::Pending
             })
         })
@@ -192,10 +196,11 @@ impl Task {
         }
     }
 
-    fn read(&mut self, context: &mut Context<'_>, entry: &mut Entry) {
+    /// Reads once; false when there is nothing to read and the task is woken when there is.
+    fn read(&mut self, context: &mut Context<'_>, entry: &mut Entry) -> bool {
         let now = self.shard.now();
         match self.stream.poll_read(context, &self.shard.scratch) {
-            Poll::Pending => {}
+            Poll::Pending => return false,
             Poll::Ready(Ok(mut lease)) if !lease.is_empty() => {
                 if contained(|| entry.conn.receive(now, &mut lease)).is_none() {
                     entry.conn.close(now, CloseReason::HandlerPanicked);
@@ -204,6 +209,7 @@ impl Task {
             }
             Poll::Ready(_) => entry.conn.end_of_stream(now),
         }
+        true
     }
 
     fn with<T>(&mut self, work: impl FnOnce(&mut Entry) -> T) -> T {
