@@ -20,6 +20,7 @@ use crate::runtime::probe::{Probe, probe};
 use crate::runtime::{bind_all, raise_descriptor_limit, spawn_shard, usable_cpus};
 use crate::shard::clock::Clock;
 use crate::shard::{self, Envelope, Links, Start, abort_on_shared_panic};
+use crate::telemetry::logs;
 use crate::{hashing, store};
 
 /// Runs the server until a signal stops it.
@@ -27,7 +28,7 @@ use crate::{hashing, store};
 /// # Errors
 /// What kept it from starting, as one line.
 pub fn run(config: &Config) -> Result<(), String> {
-    start_log(config)?;
+    logs::start(&config.log)?;
     abort_on_shared_panic();
     let descriptors = raise_descriptor_limit();
     let cpus = usable_cpus();
@@ -40,9 +41,9 @@ pub fn run(config: &Config) -> Result<(), String> {
     let pool = hashing::start(&config.hashing_settings()).map_err(|error| error.to_string())?;
     let links = Links { store: store.link(), hasher: pool.hasher() };
     let placement = Placement::new(shards);
-    let settings = Arc::new(config.shard_settings(&probe, shards));
-    let (senders, inboxes) = shard::inboxes(placement);
     let (open, clock) = (Arc::new(AtomicUsize::new(0)), Clock::start());
+    let settings = Arc::new(config.shard_settings(&probe, shards, clock.now()));
+    let (senders, inboxes) = shard::inboxes(placement);
     let mut threads = Vec::new();
     for (index, (listener, inbox)) in listeners.into_iter().zip(inboxes).enumerate() {
         let start = Start {
@@ -133,7 +134,9 @@ async fn tell_all(senders: &[mpsc::Sender<Envelope>], message: impl Fn(oneshot::
 
 fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> String {
     match error.kind() {
-        std::io::ErrorKind::AddrInUse => format!("cannot listen on {address}: the port is in use (choose another with --port)"),
+        std::io::ErrorKind::AddrInUse => {
+            format!("cannot listen on {address}: the port is in use (choose another with --port)")
+        }
         _ => format!("cannot listen on {address}: {error}"),
     }
 }
@@ -142,13 +145,4 @@ fn entropy() -> Result<[u8; 32], String> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|error| format!("the system gives no entropy: {error}"))?;
     Ok(seed)
-}
-
-fn start_log(config: &Config) -> Result<(), String> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&config.log);
-    let filter = filter.map_err(|error| format!("--log {:?} is not a filter: {error}", config.log))?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    // Only a second start in one process fails here, and then the first log serves both.
-    let _ = subscriber.try_init();
-    Ok(())
 }

@@ -18,20 +18,38 @@
 //! Everything up to [`api`] is the core: synchronous or runtime-free, built and tested with `--no-default-features`.
 //! The rest is the shell around it. `ARCHITECTURE.md` has the map and the invariants.
 
-pub mod api;
 pub mod base;
 pub mod cache;
+pub mod wire;
+
+pub mod message;
+
 pub mod conn;
+
 pub mod domain;
-#[cfg(feature = "server")]
-pub mod hashing;
+
+pub mod api;
+
 #[cfg(feature = "server")]
 pub mod link;
-pub mod message;
+
 #[cfg(feature = "server")]
 pub mod runtime;
-#[cfg(feature = "server")]
-pub mod shard;
+
 #[cfg(feature = "server")]
 pub mod store;
-pub mod wire;
+
+#[cfg(feature = "server")]
+pub mod hashing;
+
+#[cfg(feature = "server")]
+pub mod telemetry;
+
+#[cfg(feature = "server")]
+pub mod shard;
+
+#[cfg(feature = "server")]
+pub mod config;
+
+#[cfg(feature = "server")]
+pub mod boot;

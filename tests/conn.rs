@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use duet::base::{Random, Time, Token, UserId, limits};
 use duet::conn::{CloseReason, Conn, Output, Settings};
-use duet::message::http::{Method, Response};
+use duet::wire::http::{Method, Response};
 use duet::wire::websocket::{Control, Data, EncodedHeader, OpCode, apply_mask};
 
 const TEXT: OpCode = OpCode::Data(Data::Text);

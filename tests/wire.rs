@@ -1,8 +1,8 @@
 //! The codecs by themselves: what is encoded decodes to itself, and the published examples come out byte for byte.
 
 use duet::base::{Random, Time, Token, UserId};
-use duet::message::http::{Method, Request, Response};
 use duet::wire::http::{Body, Framing, Reply, decode_head, encode_date, encode_response, head_length};
+use duet::wire::http::{Method, Request, Response};
 use duet::wire::websocket::{
     CloseCode, Control, Data, EncodedHeader, OpCode, apply_mask, decode_close, decode_frame, encode_close, encode_text,
 };

@@ -9,10 +9,10 @@ use serde_json::Value;
 use crate::base::limits::{DEVICE_BYTES_MAX, GUEST_SESSION_MS, PERMANENT_SESSION_MS};
 use crate::base::{Token, UserId};
 use crate::domain::rate::{Bucket, Key};
-use crate::message::http::Response;
 use crate::message::model::AccountType;
 use crate::message::store::{Account, NewSession, Reply, Request, SignUp, SignedUp};
 use crate::message::{Card, PaidStatus};
+use crate::wire::http::Response;
 
 use super::body::{self, text};
 use super::error::Limited;

@@ -8,7 +8,7 @@
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::message::http::Request;
+use crate::wire::http::Request;
 
 use super::ApiError;
 
@@ -47,7 +47,7 @@ mod tests {
     use serde::Deserialize;
 
     use super::*;
-    use crate::message::http::Method;
+    use crate::wire::http::Method;
 
     #[derive(Deserialize, Default)]
     #[serde(default)]

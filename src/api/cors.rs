@@ -3,7 +3,7 @@
 //! Without these headers a page sees a network error instead of the answer, so every answer to an allowed origin
 //! carries them, refusals too. An answer to a foreign origin carries none (D36).
 
-use crate::message::http::{Method, Request, Response};
+use crate::wire::http::{Method, Request, Response};
 
 use super::Settings;
 use super::security::scheme;

@@ -6,8 +6,8 @@
 use serde::Serialize;
 
 use crate::message::client::SOCIALS_RULE;
-use crate::message::http::Response;
 use crate::message::store::InviteCodeRefusal;
+use crate::wire::http::Response;
 
 use super::host::{Busy, Unavailable};
 use super::limit::Quota;
@@ -57,6 +57,8 @@ pub enum ApiError {
     InvalidJson,
     /// The page's origin may not call this server (D36): 403.
     ForeignOrigin,
+    /// A handler panicked; the request cost nobody else: 500.
+    Internal,
     /// No such path: 404.
     NotFound,
     /// The path has no such method: 405; `Allow` names those it has.
@@ -149,6 +151,7 @@ impl ApiError {
             Self::TooMany(Limited::Requests, _) | Self::Busy => (429, "Too many requests"),
             Self::TooMany(Limited::Turn, _) => (429, "Too many TURN credential requests"),
             Self::Unavailable => (503, "Service temporarily unavailable"),
+            Self::Internal => (500, "Internal error"),
         }
     }
 

@@ -5,7 +5,7 @@
 
 use crate::base::Time;
 use crate::domain::rate::{Action, Bucket, Key, Limit, Standing};
-use crate::message::http::Response;
+use crate::wire::http::Response;
 
 use super::error::Limited;
 use super::{ApiError, Call, Host};

@@ -7,8 +7,8 @@
 use std::net::IpAddr;
 
 use crate::base::Time;
-use crate::message::http::{Method, Request, Response};
 use crate::message::store;
+use crate::wire::http::{Method, Request, Response};
 
 mod auth;
 mod body;

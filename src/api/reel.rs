@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::base::{Random, UserId};
 use crate::message::Card;
-use crate::message::http::Response;
+use crate::wire::http::Response;
 
 use super::room::Viewer;
 use super::{ApiError, Call, Host, body, session};

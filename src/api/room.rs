@@ -9,9 +9,9 @@ use serde_json::value::RawValue;
 use crate::base::limits::HISTORY_LIST_MAX;
 use crate::base::{CallId, Map, Set, Time, UserId};
 use crate::message::Card;
-use crate::message::http::Response;
 use crate::message::model::Login;
 use crate::message::store::{HistoryEntry, Relations, Reply, Request};
+use crate::wire::http::Response;
 
 use super::{ApiError, Call, Host, session, user};
 

@@ -3,7 +3,7 @@
 //! TLS itself ends at a proxy in front of the server. `X-Forwarded-Proto` is believed from anybody: who forges it
 //! only spares himself the redirect.
 
-use crate::message::http::{Request, Response};
+use crate::wire::http::{Request, Response};
 
 use super::Settings;
 

@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use crate::message::http::Response;
+use crate::wire::http::Response;
 
 use super::host::CacheCounts;
 use super::{Call, Host};

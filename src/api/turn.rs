@@ -11,7 +11,7 @@ use sha1::Sha1;
 
 use crate::base::{Time, UserId};
 use crate::domain::rate::{Bucket, Key};
-use crate::message::http::Response;
+use crate::wire::http::Response;
 
 use super::error::Limited;
 use super::limit::{self, Meter};

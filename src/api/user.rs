@@ -5,10 +5,10 @@ use serde_json::Value;
 
 use crate::base::{Time, UserId};
 use crate::message::client::socials_allowed;
-use crate::message::http::Response;
 use crate::message::model::{AccountType, Login, Metrics, Socials};
 use crate::message::store::{Profile, Reply, Request};
 use crate::message::{Card, PaidStatus};
+use crate::wire::http::Response;
 
 use super::{ApiError, Call, Host, body, session};
 

@@ -9,9 +9,9 @@ use super::socket::{Closing, Socket};
 use super::{CloseReason, Context, Output, Stage, Step};
 use crate::base::Time;
 use crate::base::limits::HEAD_BYTES_MAX;
-use crate::message::http::{Method, Response};
 use crate::wire::forwarded::client_address;
 use crate::wire::http::{Body, Head, HttpError, Reply, decode_head, encode_response, head_length};
+use crate::wire::http::{Method, Response};
 use crate::wire::upgrade::{Dialect, answer_handshake, refuse_engine_open};
 
 const HEAD_TOO_LARGE: HttpError = HttpError { status: 431, error: "Request head too large" };

@@ -25,7 +25,7 @@ pub use output::Output;
 pub use settings::Settings;
 
 use crate::base::Time;
-use crate::message::http::Response;
+use crate::wire::http::Response;
 use http::Http;
 use outbox::Outbox;
 use socket::{Closing, Socket};

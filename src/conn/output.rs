@@ -2,8 +2,8 @@
 
 use super::CloseReason;
 use crate::base::Token;
-use crate::message::http::Request;
 use crate::message::{ClientEvent, Leave};
+use crate::wire::http::Request;
 
 /// One thing to do for a connection.
 #[derive(Debug)]

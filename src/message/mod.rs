@@ -2,7 +2,6 @@
 //! hear ([`server`]), what homes of users tell each other ([`shard`]), and what is asked of the store ([`store`]).
 
 pub mod client;
-pub mod http;
 pub mod model;
 pub mod server;
 pub mod shard;

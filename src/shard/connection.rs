@@ -16,14 +16,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_lite::future::or;
 
-use crate::api;
+use crate::api::{self, ApiError};
 use crate::base::{ConnId, ShardId, Token};
 use crate::conn::{CloseReason, Conn, Output};
 use crate::domain::{Input, session_of};
-use crate::message::http::{Request, Response};
 use crate::message::store;
 use crate::message::{ClientEvent, Leave, ServerEvent};
 use crate::runtime::{Stream, sleep, spawn_local};
+use crate::wire::http::Request;
 
 use super::Shard;
 use super::contained::{contained, contained_future};
@@ -127,10 +127,7 @@ impl Task {
         let address = self.with(|entry| entry.conn.address());
         let host = ShardHost(self.shard.clone());
         let answered = contained_future(api::handle(&host, request, address));
-        let response = self
-            .meanwhile(answered)
-            .await
-            .unwrap_or_else(|| Response::json(500, &serde_json::json!({ "error": "Internal error" })));
+        let response = self.meanwhile(answered).await.unwrap_or_else(|| ApiError::Internal.response());
         let now = self.shard.now();
         self.with(|entry| entry.conn.respond(now, response));
     }

@@ -10,6 +10,8 @@ use crate::domain::rate::{Action, Bucket, Key, Limit, Standing};
 use crate::message::model::Login;
 use crate::message::store::{Profile, Reply, Request};
 
+use crate::telemetry::memory::Memory;
+
 use super::Shard;
 use super::inbox::Envelope;
 
@@ -97,8 +99,11 @@ impl Host for ShardHost {
     }
 
     async fn live(&self) -> Live {
-        let shard = &self.0;
+        let (shard, memory) = (&self.0, Memory::read());
         let mut live = shard.count();
+        live.heap_used = memory.heap_used;
+        live.heap_total = memory.heap_total;
+        live.resident = memory.resident;
         for other in shard.placement.all().filter(|other| *other != shard.id) {
             let count = shard.mesh.ask(other, |reply| Envelope::Count { reply }).await.unwrap_or_default();
             live.connected_users += count.connected_users;

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 use super::http::values;
-use crate::message::http::Request;
+use crate::wire::http::Request;
 
 /// The nearest address that is not one of the `trusted` proxies, going back from `peer` along the request's hops.
 ///

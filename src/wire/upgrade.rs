@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use tungstenite::handshake::derive_accept_key;
 
 use super::http::{Head, HttpError, values};
-use crate::message::http::{Method, Request, Response};
+use crate::wire::http::{Method, Request, Response};
 
 const BAD_METHOD: HttpError = HttpError::new(400, "A WebSocket handshake must be a GET");
 const BAD_VERSION: HttpError = HttpError::new(426, "WebSocket version 13 is required");

@@ -2,8 +2,8 @@
 
 use duet::api::Settings;
 use duet::base::{Time, Token};
-use duet::message::http::Method;
 use duet::message::store::InviteCodeRefusal;
+use duet::wire::http::Method;
 use serde_json::{Value, json};
 
 use crate::fake::{Answer, Fake, NOW, assert_refused};

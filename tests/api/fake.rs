@@ -11,9 +11,9 @@ use duet::api::host::{Busy, CacheCounts, Live, QueueVisitor, Unavailable};
 use duet::api::{Host, Settings, handle};
 use duet::base::{Random, Time, Token, TokenHash, UserId};
 use duet::domain::rate::{Action, Bucket, Key, Limit, Rates, Standing};
-use duet::message::http::{Method, Request, Response};
 use duet::message::model::{AccountType, Card, Gender, Login, Metrics, PaidStatus, Socials};
 use duet::message::store::{self, Account, HistoryEntry, InviteCodeRefusal, Profile, Relations, Reply, SignedUp};
+use duet::wire::http::{Method, Request, Response};
 use serde_json::Value;
 
 pub const NOW: Time = Time(1_761_000_000_000);
@@ -307,7 +307,7 @@ impl Host for Fake {
             return Err(Unavailable);
         }
         let person = self.person(|person| person.card.user_id == user && !self.gone.get());
-        Ok(person.map(|person| Self::profile_of(person)))
+        Ok(person.map(Self::profile_of))
     }
 
     fn online_users(&self) -> usize {

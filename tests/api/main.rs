@@ -8,7 +8,7 @@ mod turn;
 mod user;
 
 use duet::api::Settings;
-use duet::message::http::Method;
+use duet::wire::http::Method;
 use fake::{Fake, NOW, assert_refused};
 use serde_json::json;
 

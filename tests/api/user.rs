@@ -1,8 +1,8 @@
 //! The own profile (contract 2.6, D34).
 
 use duet::api::Settings;
-use duet::message::http::Method;
 use duet::message::model::PaidStatus;
+use duet::wire::http::Method;
 use serde_json::json;
 
 use crate::fake::{Fake, NOW, assert_refused};

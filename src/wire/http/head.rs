@@ -4,8 +4,8 @@
 //! by the caller, who owns the bytes, `HEADERS_MAX` here. Paths and values are not decoded.
 
 use super::HttpError;
+use super::{Method, Request};
 use crate::base::limits::HEADERS_MAX;
-use crate::message::http::{Method, Request};
 
 const MALFORMED: HttpError = HttpError::new(400, "Malformed request");
 const BAD_LINE_END: HttpError = HttpError::new(400, "Lines must end in CRLF");

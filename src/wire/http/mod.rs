@@ -5,16 +5,16 @@
 
 mod body;
 mod date;
+mod exchange;
 mod head;
 mod response;
 
 pub use body::Body;
 pub use date::encode_date;
+pub use exchange::{Method, Request, Response};
 pub(super) use head::values;
 pub use head::{Framing, Head, decode_head, head_length};
 pub use response::{Reply, encode_response};
-
-use crate::message::http::Response;
 
 /// Why a request cannot be answered by a route, and with which status it is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -4,9 +4,9 @@ use std::fmt::Write;
 
 use bytes::Bytes;
 
+use super::Response;
 use super::encode_date;
 use crate::base::Time;
-use crate::message::http::Response;
 
 /// Up to this many bytes a body is copied behind its head, so that one small answer is one chunk.
 const JOINED_BYTES_MAX: usize = 4096;

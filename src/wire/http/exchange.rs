@@ -1,4 +1,4 @@
-//! An HTTP request as the connection hands it up, and the response it takes back.
+//! An HTTP request as the connection hands it up, and the response it takes back: messages without their framing.
 
 use bytes::Bytes;
 use serde::Serialize;

@@ -1,0 +1,558 @@
+//! Every setting: its flag, its environment variable, its default, and what it becomes in the layers' own settings.
+//!
+//! The only place that reads arguments and environment; `boot` reads the result, once. A flag beats its variable, and
+//! a blank value counts as none. All that is wrong is told at once, one line each. Not here: what the settings mean.
+
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use clap::error::ErrorKind;
+use clap::{Arg, ArgMatches, Command};
+use ipnet::IpNet;
+use tracing_subscriber::EnvFilter;
+
+use crate::api::settings::TURN_TTL_S;
+use crate::api::{Limits, TurnSettings};
+use crate::base::Time;
+use crate::runtime::Choice;
+use crate::runtime::probe::Probe;
+use crate::{api, conn, domain, hashing, shard, store};
+
+/// Every flag, in the order of `--help`. Bounds stand in [`read`].
+#[rustfmt::skip]
+const FLAGS: [Flag; 36] = [
+    flag("port", "PORT", "3001", "TCP port; 0 lets the system choose one"),
+    flag("host", "HOST", "0.0.0.0", "Address to listen on; :: is all addresses, IPv4 and IPv6"),
+    flag("public-url", "API_BASE", "", "Where browsers reach this server, such as https://api.example.org"),
+    flag("allowed-origins", "ALLOWED_ORIGINS", "http://localhost:3000", "Origins whose pages may call, comma-separated"),
+    flag("trusted-proxies", "TRUSTED_PROXIES", "", "Proxies whose X-Forwarded-For is believed, addresses or networks, comma-separated"),
+    flag("environment", "NODE_ENV", "default", "production: redirect to HTTPS; development: no limit on requests; else any name"),
+    flag("data", "DATA_DIR", "./data", "Folder of the database"),
+    flag("paywall", "PAYWALL", "off", "on: only who paid or has an invite code may queue and call; off"),
+    flag("shards", "SHARDS", "auto", "Threads that serve connections; auto is one per usable core"),
+    flag("runtime", "RUNTIME", "auto", "uring, epoll, or auto: io_uring where it is allowed"),
+    flag("turn-urls", "TURN_URLS", "", "TURN servers for callers, comma-separated, such as turn:turn.example.org:3478"),
+    flag(TURN_SECRET, "TURN_SECRET", "", "Secret shared with the TURN servers; other users of the machine can read arguments, so use the variable"),
+    flag("stun-urls", "STUN_URLS", "", "STUN servers for callers, comma-separated, such as stun:turn.example.org:3478"),
+    flag("signups-per-hour", "SIGNUPS_PER_HOUR", "30", "Sign-ups of one address; 0 is no limit"),
+    flag("logins-per-hour", "LOGINS_PER_HOUR", "30", "Password checks of one address; 0 is no limit"),
+    flag("auth-failures", "AUTH_FAILURES", "6", "Failures to sign up or log in, of one address or account, per 10 minutes; 0 is no limit"),
+    flag("api-per-minute", "API_PER_MINUTE", "500", "Requests of one address to /room and /user; 0 is no limit"),
+    flag("turn-per-hour", "TURN_PER_HOUR", "60", "TURN credentials of one user; 0 is no limit"),
+    flag("connections-max", "CONNECTIONS_MAX", "10000", "Open connections of all clients"),
+    flag("user-connections-max", "USER_CONNECTIONS_MAX", "8", "Open connections of one user; the oldest makes room"),
+    flag("event-rate", "EVENT_RATE", "100", "Events a connection may send per second in the long run; 0 is no limit"),
+    flag("event-burst", "EVENT_BURST", "500", "Events a connection may send at once"),
+    flag("ping-interval-ms", "PING_INTERVAL_MS", "25000", "Pause between heartbeats, ms"),
+    flag("ping-timeout-ms", "PING_TIMEOUT_MS", "60000", "Time to answer a heartbeat, ms"),
+    flag("unbound-timeout-ms", "UNBOUND_TIMEOUT_MS", "30000", "Time to authenticate a connection, ms"),
+    flag("user-cache-max", "USER_CACHE_MAX", "50000", "Profiles kept in memory"),
+    flag("session-cache-max", "SESSION_CACHE_MAX", "50000", "Sessions kept in memory"),
+    flag("hash-threads", "HASH_THREADS", "2", "Passwords hashed at the same time"),
+    flag("hash-memory-kib", "HASH_MEMORY_KIB", "19456", "Memory of one password hash, KiB"),
+    flag("hash-queue", "HASH_QUEUE", "64", "Passwords that may wait to be hashed"),
+    flag("store-queue", "STORE_QUEUE", "16384", "Requests that may wait for the store"),
+    flag("store-cache-kib", "STORE_CACHE_KIB", "32768", "Memory for pages of the database, KiB"),
+    flag("log", "LOG_LEVEL", "info", "error, warn, info, debug, trace, or a filter such as info,duet::store=debug"),
+    flag("stop-seconds", "STOP_SECONDS", "10", "Time that an orderly stop may take, seconds"),
+    flag(DATABASE_URL, "DATABASE_URL", "", "Not supported yet: must not be set"),
+    flag(REDIS_URL, "REDIS_URL", "", "Not supported yet: must not be set"),
+];
+
+/// One line of the table. An empty default is none.
+struct Flag {
+    name: &'static str,
+    variable: &'static str,
+    default: &'static str,
+    help: &'static str,
+}
+
+const fn flag(name: &'static str, variable: &'static str, default: &'static str, help: &'static str) -> Flag {
+    Flag { name, variable, default, help }
+}
+
+/// Its value is never shown.
+const TURN_SECRET: &str = "turn-secret";
+/// Refused when set, so that nobody's data goes somewhere else than he believes; not in `--help`.
+const DATABASE_URL: &str = "database-url";
+/// The same: two instances without a common Redis would each see half of the users.
+const REDIS_URL: &str = "redis-url";
+
+/// All settings, checked. Times in the unit that the name ends with; a rate of 0 is no limit.
+pub struct Config {
+    pub host: IpAddr,
+    pub port: u16,
+    /// Without a path or slash at the end.
+    pub public_url: Option<String>,
+    pub allowed_origins: Vec<String>,
+    pub trusted_proxies: Vec<IpNet>,
+    /// `production` and `development` mean something, other names nothing.
+    pub environment: String,
+    /// The folder of the database.
+    pub data: PathBuf,
+    pub paywall: bool,
+    /// `None`: one per usable core.
+    pub shards: Option<u16>,
+    pub runtime: Choice,
+    pub turn_urls: Vec<String>,
+    /// Not empty if there are TURN URLs.
+    pub turn_secret: String,
+    pub stun_urls: Vec<String>,
+    pub limits: Limits,
+    /// Of all clients, on all shards; over it new ones are turned away.
+    pub connections_max: usize,
+    /// Living ones of one user; over it the oldest is told and closed.
+    pub user_connections_max: usize,
+    /// Events of one connection per second, in the long run.
+    pub event_rate: u32,
+    /// Events of one connection at once.
+    pub event_burst: u32,
+    pub ping_interval_ms: u64,
+    pub ping_timeout_ms: u64,
+    pub unbound_timeout_ms: u64,
+    /// Of the process; each shard has its part.
+    pub user_cache_max: usize,
+    /// The same.
+    pub session_cache_max: usize,
+    pub hash_threads: usize,
+    /// Of one hash; argon2 needs `hash_threads` times as much.
+    pub hash_memory_kib: u32,
+    /// Passwords that wait; over it people are asked to come back.
+    pub hash_queue: usize,
+    /// Requests that wait; over it they fail as if the store were down.
+    pub store_queue: usize,
+    pub store_cache_kib: u32,
+    /// A filter of `tracing_subscriber`.
+    pub log: String,
+    pub stop_seconds: u64,
+}
+
+/// Why there is no configuration: what to print, and with which code to end.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ConfigExit {
+    /// Ends with a newline. For standard output when the code is 0, else for standard error.
+    pub text: String,
+    /// 0 after `--help` and `--version`, 2 after errors.
+    pub code: i32,
+}
+
+impl Config {
+    /// Reads arguments, the program's name first, and for what they leave open the environment.
+    ///
+    /// # Errors
+    /// Help or version, if asked for; else every setting that is wrong, one line each.
+    pub fn from_args(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Self, ConfigExit> {
+        let matches = command().try_get_matches_from(args).map_err(|error| misread(&error))?;
+        let mut reader = Reader { matches: &matches, errors: Vec::new() };
+        let config = read(&mut reader);
+        if reader.errors.is_empty() {
+            return Ok(config);
+        }
+        Err(ConfigExit { text: reader.errors.iter().map(|line| format!("duet: {line}\n")).collect(), code: 2 })
+    }
+
+    /// How the shards are set, of which there are `shards`.
+    pub fn shard_settings(&self, probe: &Probe, shards: u16, started_at: Time) -> shard::Settings {
+        let part = |max: usize| max.div_ceil(usize::from(shards));
+        shard::Settings {
+            conn: Arc::new(self.conn_settings()),
+            domain: self.domain_settings(),
+            api: self.api_settings(probe, shards, started_at),
+            connections_max: self.connections_max,
+            user_cache_max: part(self.user_cache_max),
+            session_cache_max: part(self.session_cache_max),
+            stop_ms: self.stop_seconds * 1000,
+        }
+    }
+
+    /// Heartbeats and proxies; the rest of a connection's bounds is fixed.
+    fn conn_settings(&self) -> conn::Settings {
+        conn::Settings {
+            ping_interval_ms: self.ping_interval_ms,
+            ping_timeout_ms: self.ping_timeout_ms,
+            unbound_timeout_ms: self.unbound_timeout_ms,
+            trusted_proxies: self.trusted_proxies.clone(),
+            ..conn::Settings::default()
+        }
+    }
+
+    /// The paywall, and the bounds of what one user may do over sockets.
+    fn domain_settings(&self) -> domain::Settings {
+        domain::Settings {
+            paywall: self.paywall,
+            user_connections_max: self.user_connections_max,
+            event_rate: self.event_rate,
+            event_burst: self.event_burst,
+        }
+    }
+
+    /// What the endpoints decide by, and what `/health` tells.
+    fn api_settings(&self, probe: &Probe, shards: u16, started_at: Time) -> api::Settings {
+        api::Settings {
+            allowed_origins: self.allowed_origins.clone(),
+            public_url: self.public_url.clone(),
+            production: self.environment == "production",
+            development: self.environment == "development",
+            environment: self.environment.clone(),
+            paywall: self.paywall,
+            turn: TurnSettings { urls: self.turn_urls.clone(), secret: self.turn_secret.clone(), ttl_s: TURN_TTL_S },
+            stun_urls: self.stun_urls.clone(),
+            limits: self.limits,
+            store: self.store_description(),
+            runtime: format!("{} ({})", probe.kind, probe.reason),
+            shards: usize::from(shards),
+            connections_max: self.connections_max,
+            started_at,
+        }
+    }
+
+    /// How the store is set.
+    pub fn store_settings(&self) -> store::Settings {
+        let usual = store::Settings::new(&self.data);
+        store::Settings { queue_len_max: self.store_queue, cache_kib: self.store_cache_kib, ..usual }
+    }
+
+    /// Which store keeps the data, in words without secrets.
+    pub fn store_description(&self) -> String {
+        "sqlite".to_owned()
+    }
+
+    /// How the pool that hashes passwords is set.
+    pub fn hashing_settings(&self) -> hashing::Settings {
+        hashing::Settings {
+            threads: self.hash_threads,
+            queue_len_max: self.hash_queue,
+            memory_kib: self.hash_memory_kib,
+            ..hashing::Settings::default()
+        }
+    }
+}
+
+/// Flag, variable, default and meaning of every setting, as the command line knows them.
+pub fn settings_table() -> Vec<(String, String, String, String)> {
+    let command = command();
+    let text = |text: Option<&std::ffi::OsStr>| text.unwrap_or_default().to_string_lossy().into_owned();
+    let row = |arg: &Arg| {
+        let flag = format!("--{}", arg.get_long().unwrap_or_default());
+        let default = text(arg.get_default_values().first().map(|value| value.as_ref()));
+        (flag, text(arg.get_env()), default, arg.get_help().map(ToString::to_string).unwrap_or_default())
+    };
+    command.get_arguments().filter(|arg| !arg.is_hide_set()).map(row).collect()
+}
+
+/// The command line, made of the table.
+fn command() -> Command {
+    let arg = |flag: &Flag| {
+        let arg = Arg::new(flag.name).long(flag.name).env(flag.variable).help(flag.help).value_name("VALUE");
+        let arg = arg.hide_env_values(true);
+        let arg = arg.hide([DATABASE_URL, REDIS_URL].contains(&flag.name));
+        if flag.default.is_empty() { arg } else { arg.default_value(flag.default) }
+    };
+    Command::new("duet")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Self-hosted backend of one-to-one video chat")
+        .after_help("Every setting is also read from the environment variable named with it; a flag beats it.")
+        .args(FLAGS.iter().map(arg))
+}
+
+/// What clap has to say: help and version as they are, an error in one line.
+fn misread(error: &clap::Error) -> ConfigExit {
+    let text = error.render().to_string();
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        return ConfigExit { text, code: 0 };
+    }
+    let line = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+    ConfigExit { text: format!("duet: {line} (see --help)\n"), code: 2 }
+}
+
+/// Reads and checks every setting. What is wrong is noted in `reader`; its field then holds anything.
+fn read(reader: &mut Reader) -> Config {
+    let config = Config {
+        host: reader.one("host", "must be an IP address", parsed).unwrap_or(IpAddr::from([0, 0, 0, 0])),
+        port: reader.number("port", 0..=65_535),
+        public_url: reader.one("public-url", "must be http(s)://host without a path", |url| {
+            let url = url.trim_end_matches('/');
+            scheme(url, ["http://", "https://"]).filter(|url| is_origin(url))
+        }),
+        allowed_origins: reader.list("allowed-origins", "must be of the form https://host, without a path", origin),
+        trusted_proxies: reader.list("trusted-proxies", "must be an IP address or a network like 10.0.0.0/8", network),
+        environment: reader.text("environment").to_owned(),
+        data: reader.text("data").into(),
+        paywall: reader.one("paywall", "must be on or off", switch).unwrap_or(false),
+        shards: reader.one("shards", "must be auto or a number from 1 to 1024", count).flatten(),
+        runtime: reader.one("runtime", "must be auto, uring or epoll", parsed).unwrap_or_default(),
+        turn_urls: reader.list("turn-urls", "must start with turn: or turns:", |url| scheme(url, ["turn:", "turns:"])),
+        turn_secret: reader.text(TURN_SECRET).to_owned(),
+        stun_urls: reader.list("stun-urls", "must start with stun: or stuns:", |url| scheme(url, ["stun:", "stuns:"])),
+        limits: Limits::new(
+            reader.number("auth-failures", 0..=RATE_MAX),
+            reader.number("signups-per-hour", 0..=RATE_MAX),
+            reader.number("logins-per-hour", 0..=RATE_MAX),
+            reader.number("api-per-minute", 0..=RATE_MAX),
+            reader.number("turn-per-hour", 0..=RATE_MAX),
+        ),
+        connections_max: reader.number("connections-max", 1..=10_000_000),
+        user_connections_max: reader.number("user-connections-max", 1..=1_000),
+        event_rate: reader.number("event-rate", 0..=RATE_MAX),
+        event_burst: reader.number("event-burst", 1..=RATE_MAX),
+        ping_interval_ms: reader.number("ping-interval-ms", 100..=HOUR_MS),
+        ping_timeout_ms: reader.number("ping-timeout-ms", 100..=HOUR_MS),
+        unbound_timeout_ms: reader.number("unbound-timeout-ms", 100..=HOUR_MS),
+        user_cache_max: reader.number("user-cache-max", 1..=100_000_000),
+        session_cache_max: reader.number("session-cache-max", 1..=100_000_000),
+        hash_threads: reader.number("hash-threads", 1..=256),
+        hash_memory_kib: reader.number("hash-memory-kib", 8..=4 * 1024 * 1024),
+        hash_queue: reader.number("hash-queue", 1..=65_536),
+        store_queue: reader.number("store-queue", 1..=1_000_000),
+        store_cache_kib: reader.number("store-cache-kib", 64..=64 * 1024 * 1024),
+        log: reader.one("log", "must be a level or a filter", filter).unwrap_or_default(),
+        stop_seconds: reader.number("stop-seconds", 0..=3_600),
+    };
+    refuse_unsupported(reader);
+    match (reader.text("turn-urls").is_empty(), config.turn_secret.is_empty()) {
+        (true, false) => {
+            reader.errors.push("--turn-secret (TURN_SECRET) is set, but --turn-urls (TURN_URLS) is not".into())
+        }
+        (false, true) => reader.errors.push("--turn-urls (TURN_URLS) needs --turn-secret (TURN_SECRET)".into()),
+        _ => {}
+    }
+    config
+}
+
+/// Names what another server may have been given and this one cannot use. Its value may hold a password: not shown.
+fn refuse_unsupported(reader: &mut Reader) {
+    if !reader.text(DATABASE_URL).is_empty() {
+        reader.errors.push("DATABASE_URL is set: Postgres is not supported yet in this version; unset it".to_owned());
+    }
+    if !reader.text(REDIS_URL).is_empty() {
+        reader.errors.push("REDIS_URL is set: Redis is not supported yet in this version; unset it".to_owned());
+    }
+}
+
+/// More than any rate needs.
+const RATE_MAX: u64 = 1_000_000;
+/// Longest time of a connection's timers.
+const HOUR_MS: u64 = 3_600_000;
+
+/// Values by flag name, and what is wrong with them.
+struct Reader<'a> {
+    matches: &'a ArgMatches,
+    errors: Vec<String>,
+}
+
+impl Reader<'_> {
+    /// The value as it was given; the default when it is blank.
+    fn text(&self, name: &str) -> &str {
+        let given = self.matches.get_one::<String>(name).map_or("", |text| text.trim());
+        let default = || FLAGS.iter().find(|flag| flag.name == name).map_or("", |flag| flag.default);
+        if given.is_empty() { default() } else { given }
+    }
+
+    /// Notes what is wrong with a value.
+    fn fault(&mut self, name: &str, given: &str, rule: impl Display) {
+        let variable = FLAGS.iter().find(|flag| flag.name == name).map_or("", |flag| flag.variable);
+        self.errors.push(format!("--{name} ({variable}) is {given:?}: {rule}"));
+    }
+
+    /// One value; `None` if it is blank, or wrong.
+    fn one<T>(&mut self, name: &str, rule: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
+        let given = self.text(name).to_owned();
+        let value = parse(&given);
+        if value.is_none() && !given.is_empty() {
+            self.fault(name, &given, rule);
+        }
+        value
+    }
+
+    /// Values between commas, blanks left out.
+    fn list<T>(&mut self, name: &str, rule: &str, parse: impl Fn(&str) -> Option<T>) -> Vec<T> {
+        let given = self.text(name).to_owned();
+        let mut values = Vec::new();
+        for part in given.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            match parse(part) {
+                Some(value) => values.push(value),
+                None => self.fault(name, part, rule),
+            }
+        }
+        values
+    }
+
+    /// A number within `range`, which must fit `T`.
+    fn number<T: TryFrom<u64> + Default>(&mut self, name: &str, range: RangeInclusive<u64>) -> T {
+        let rule = format!("must be a number from {} to {}", range.start(), range.end());
+        let number = self.one(name, &rule, |text| text.parse().ok().filter(|number| range.contains(number)));
+        number.and_then(|number| T::try_from(number).ok()).unwrap_or_default()
+    }
+}
+
+/// Whatever the standard forms of `T` are.
+fn parsed<T: FromStr>(text: &str) -> Option<T> {
+    text.parse().ok()
+}
+
+/// Scheme and authority, nothing behind them.
+fn is_origin(text: &str) -> bool {
+    let authority = text.split_once("://").filter(|(scheme, _)| !scheme.is_empty()).map(|(_, authority)| authority);
+    authority.is_some_and(|authority| !authority.is_empty() && !authority.contains(['/', '?', '#', ' ', '*']))
+}
+
+/// An origin as browsers send it.
+fn origin(text: &str) -> Option<String> {
+    is_origin(text).then(|| text.to_owned())
+}
+
+/// A network, or an address as the network of itself.
+fn network(text: &str) -> Option<IpNet> {
+    parsed(text).or_else(|| parsed::<IpAddr>(text).map(IpNet::from))
+}
+
+fn switch(text: &str) -> Option<bool> {
+    match text {
+        "on" => Some(true),
+        "off" => Some(false),
+        _ => None,
+    }
+}
+
+/// A number of shards; `Some(None)` leaves it to the machine.
+fn count(text: &str) -> Option<Option<u16>> {
+    match text {
+        "auto" => Some(None),
+        number => parsed(number).filter(|count| (1..=1024).contains(count)).map(Some),
+    }
+}
+
+/// A URL with one of the schemes and something behind it.
+fn scheme(url: &str, schemes: [&str; 2]) -> Option<String> {
+    schemes.iter().any(|scheme| url.len() > scheme.len() && url.starts_with(scheme)).then(|| url.to_owned())
+}
+
+fn filter(text: &str) -> Option<String> {
+    EnvFilter::try_new(text).is_ok().then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::limits;
+
+    /// Tests read flags only: variables that happen to be set here would otherwise decide.
+    fn parse(flags: &[&str]) -> Result<Config, ConfigExit> {
+        let named = |flag: &Flag| flags.iter().any(|given| given.starts_with(&format!("--{}=", flag.name)));
+        let defaults = FLAGS.iter().filter(|flag| !named(flag)).map(|flag| format!("--{}={}", flag.name, flag.default));
+        let args =
+            std::iter::once("duet".to_owned()).chain(flags.iter().map(|flag| (*flag).to_owned())).chain(defaults);
+        Config::from_args(args)
+    }
+
+    fn errors(flags: &[&str]) -> Vec<String> {
+        let exit = parse(flags).err().expect("refused");
+        assert_eq!(exit.code, 2);
+        exit.text.lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_layers() {
+        let Ok(config) = parse(&[]) else { panic!("the defaults are good") };
+        assert_eq!((config.port, config.host.to_string().as_str(), config.shards), (3001, "0.0.0.0", None));
+        assert_eq!(config.ping_interval_ms, limits::PING_INTERVAL_MS);
+        assert_eq!(config.ping_timeout_ms, limits::PING_TIMEOUT_MS);
+        assert_eq!(config.unbound_timeout_ms, limits::UNBOUND_TIMEOUT_MS);
+        assert_eq!(config.user_connections_max, limits::USER_CONNECTIONS_MAX);
+        assert_eq!(config.store_queue, limits::STORE_QUEUE_MAX);
+        let (usual, domain) = (domain::Settings::default(), config.domain_settings());
+        assert_eq!((domain.event_rate, domain.event_burst), (usual.event_rate, usual.event_burst));
+        let (usual, hashing) = (hashing::Settings::default(), config.hashing_settings());
+        assert_eq!((hashing.threads, hashing.memory_kib), (usual.threads, usual.memory_kib));
+        assert_eq!(hashing.queue_len_max, usual.queue_len_max);
+        assert_eq!(config.store_settings().cache_kib, store::Settings::new("x").cache_kib);
+        let usual = api::Settings::default();
+        assert_eq!((config.allowed_origins, config.connections_max), (usual.allowed_origins, usual.connections_max));
+        assert_eq!(format!("{:?}", config.limits), format!("{:?}", usual.limits));
+    }
+
+    #[test]
+    fn every_flag_says_what_it_sets() {
+        let Ok(config) = parse(&[
+            "--host=::",
+            "--public-url=https://api.example/",
+            "--allowed-origins=https://a.example, capacitor://localhost,",
+            "--trusted-proxies=10.0.0.0/8, 192.0.2.7,::1",
+            "--paywall=on",
+            "--shards=4",
+            "--runtime=epoll",
+            "--turn-urls=turn:a,turns:b",
+            "--turn-secret=north",
+            "--stun-urls=stun:a",
+            "--api-per-minute=0",
+            "--log=info,duet::store=debug",
+        ]) else {
+            panic!("all good")
+        };
+        assert_eq!((config.host.to_string().as_str(), config.shards, config.runtime), ("::", Some(4), Choice::Epoll));
+        assert_eq!(config.public_url.as_deref(), Some("https://api.example"));
+        assert_eq!(config.allowed_origins, ["https://a.example", "capacitor://localhost"]);
+        let proxies: Vec<_> = config.trusted_proxies.iter().map(ToString::to_string).collect();
+        assert_eq!(proxies, ["10.0.0.0/8", "192.0.2.7/32", "::1/128"]);
+        assert_eq!((config.paywall, config.limits.api.max, config.turn_urls.len()), (true, 0, 2));
+    }
+
+    #[test]
+    fn all_errors_are_told_at_once_one_line_each() {
+        let lines = errors(&[
+            "--port=70000",
+            "--host=here",
+            "--public-url=api.example",
+            "--allowed-origins=https://a.example/,*",
+            "--trusted-proxies=10.0.0.0/99",
+            "--paywall=yes",
+            "--shards=0",
+            "--runtime=tokio",
+            "--turn-urls=https://turn.example",
+            "--stun-urls=turn:a",
+            "--event-burst=-1",
+            "--log=info,=,",
+            "--database-url=postgres://user:password@host/db",
+        ]);
+        assert_eq!(lines[0], "duet: --host (HOST) is \"here\": must be an IP address");
+        assert_eq!(lines[1], "duet: --port (PORT) is \"70000\": must be a number from 0 to 65535");
+        assert_eq!(lines.len(), 15, "{lines:#?}");
+        assert!(lines[13].starts_with("duet: DATABASE_URL is set: Postgres is not supported yet"), "{lines:#?}");
+        assert!(!lines.concat().contains("password"));
+    }
+
+    #[test]
+    fn turn_needs_both_its_settings() {
+        let needs = "duet: --turn-urls (TURN_URLS) needs --turn-secret (TURN_SECRET)";
+        assert_eq!(errors(&["--turn-urls=turn:a"]), [needs]);
+        let lonely = "duet: --turn-secret (TURN_SECRET) is set, but --turn-urls (TURN_URLS) is not";
+        assert_eq!(errors(&["--turn-secret=north"]), [lonely]);
+    }
+
+    #[test]
+    fn an_unknown_flag_is_one_line() {
+        let exit = Config::from_args(["duet", "--prot", "1"]).err().expect("refused");
+        assert_eq!((exit.code, exit.text.lines().count()), (2, 1));
+        assert!(exit.text.contains("--prot"), "{}", exit.text);
+    }
+
+    #[test]
+    fn help_names_every_setting_and_shows_no_value_of_the_environment() {
+        let exit = Config::from_args(["duet", "--help"]).err().expect("help");
+        assert_eq!(exit.code, 0);
+        let table = settings_table();
+        assert_eq!(table.len(), FLAGS.len() - 2);
+        for (flag, variable, default, help) in table {
+            assert!(exit.text.contains(&flag) && exit.text.contains(&format!("[env: {variable}]")), "{flag}");
+            assert!(default.is_empty() || exit.text.contains(&format!("[default: {default}]")), "{flag}");
+            assert!(!help.is_empty());
+        }
+        let version = Config::from_args(["duet", "--version"]).err().expect("version");
+        assert_eq!((version.code, version.text), (0, format!("duet {}\n", env!("CARGO_PKG_VERSION"))));
+    }
+}

@@ -1,0 +1,4 @@
+//! What the process says of itself to its operator: logs and memory. Metrics come later.
+
+pub mod logs;
+pub mod memory;
