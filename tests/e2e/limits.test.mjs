@@ -9,7 +9,7 @@ import { Server, pause } from "./server.mjs";
 const GUEST = { name: "Ada", gender: "female" };
 const OPEN_PACKET = /^0\{/;
 
-const limited = await Server.start({ "signups-per-hour": 3, "logins-per-hour": 4, "api-per-minute": 8, "turn-urls": false });
+const limited = await Server.start({ "signups-per-hour": 3, "api-per-minute": 8 });
 suite("rate limits", limited, ({ fact }) => {
   const signUp = (address, body = GUEST) => request(limited.url, "POST", "/auth/guest", { body, address });
   const login = (email, password, address) => request(limited.url, "POST", "/auth/login", { body: { email, password }, address });

@@ -354,6 +354,14 @@ function define({ fact, facts }) {
     await say(caller, callee, room, "one tab less");
   });
 
+  facts("a ninth connection of one user closes the oldest and only that (D42)", async (cast) => {
+    const ada = await cast.online();
+    const tabs = [];
+    for (let i = 0; i < 8; i++) tabs.push(await ada.tab());
+    await ada.ended();
+    for (const tab of tabs) await tab.settle();
+  });
+
   facts("both ends hang up at once: one session, one history entry each, counted once (D10)", async (cast) => {
     const { caller, callee, room, startedAt } = await cast.call();
     await say(caller, callee, room, "bye");
