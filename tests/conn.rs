@@ -616,7 +616,7 @@ fn the_plain_dialect_speaks_bare_events() {
         client.say(&frame(true, CLOSE, b"\x03\xf0")).heard(),
         "[\"auth:success\"]; bye 1008; left Deliberate; close banned"
     );
-    assert_eq!(Client::new().say(&get("/ws")).heard(), "Get /ws; 200 /ws");
+    assert_eq!(Client::new().say(&get("/ws")).heard(), "426 This path speaks WebSocket; close bad_request");
     assert_eq!(Client::new().say(&upgrade("/other")).heard(), "Get /other; 200 /other");
 }
 

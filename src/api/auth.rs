@@ -71,7 +71,7 @@ pub async fn sign_up<H: Host>(call: &Call<'_, H>) -> Result<Response, ApiError> 
     let paywall = call.settings().paywall;
     let SignedUp { login, target } = match call.store(Request::SignUp(Box::new(sign_up))).await? {
         Reply::SignedUp(made) => *made,
-        Reply::InviteCode(refusal) => return Err(ApiError::InviteCode { refusal, requires_payment: paywall }),
+        Reply::InviteCode(refusal) => return Err(ApiError::InviteCode { refusal }),
         _ => return Err(ApiError::Unavailable),
     };
     let paid = if paywall { login.paid } else { PaidStatus::Paid };

@@ -38,7 +38,7 @@ pub enum ApiError {
     /// An invite code that cannot be one: 400.
     InviteCodeFormat,
     /// An invite code that opens nothing: 403.
-    InviteCode { refusal: InviteCodeRefusal, requires_payment: bool },
+    InviteCode { refusal: InviteCodeRefusal },
     /// Link without one of its three fields: 400.
     LinkFieldsRequired,
     /// Not of the form `local@domain` (D26): 400.
@@ -174,7 +174,7 @@ impl ApiError {
             Self::PaymentRequired => {
                 Body { requires_payment: Some(true), message: Some("Payment opens the queue."), ..body }
             }
-            Self::InviteCode { requires_payment, .. } => Body { requires_payment: Some(*requires_payment), ..body },
+            Self::InviteCode { .. } => Body { requires_payment: Some(true), ..body },
             Self::TooMany(limited, quota) => Body {
                 message: Some("Too many tries in a short time. Please wait before trying again."),
                 retry_after: Some(quota.window_s),

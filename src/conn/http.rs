@@ -12,7 +12,7 @@ use crate::base::limits::HEAD_BYTES_MAX;
 use crate::wire::forwarded::client_address;
 use crate::wire::http::{Body, Head, HttpError, Reply, decode_head, encode_response, head_length};
 use crate::wire::http::{Method, Response};
-use crate::wire::upgrade::{Dialect, answer_handshake, refuse_engine_open};
+use crate::wire::upgrade::{Dialect, answer_handshake, refuse_engine_open, refuse_plain_open};
 
 const HEAD_TOO_LARGE: HttpError = HttpError { status: 431, error: "Request head too large" };
 const HEAD_LATE: HttpError = HttpError { status: 408, error: "Request head took too long" };
@@ -175,7 +175,7 @@ impl Http {
 
     /// A request is whole: hand it up, or answer what is the connection's own to answer.
     ///
-    /// Its own is everything on the Engine.IO path but a CORS preflight, and an upgrade on `/ws`. A request to upgrade
+    /// Its own is everything on the Engine.IO path and on `/ws` but a CORS preflight. A request to upgrade
     /// any other path is an ordinary request: a server may ignore `Upgrade` (RFC 9110 7.8).
     fn complete(&mut self, context: &mut Context, head: Head, used: usize) -> Step {
         let reply = Reply {
@@ -184,15 +184,17 @@ impl Http {
             without_body: head.request.method == Method::Head,
         };
         let dialect = match Dialect::of(&head.request.path) {
-            Some(Dialect::SocketIo) if head.request.method != Method::Options => Dialect::SocketIo,
-            Some(Dialect::Plain) if head.asks_for_websocket() => Dialect::Plain,
+            Some(dialect) if head.request.method != Method::Options => dialect,
             _ => {
                 self.state = State::Asked(reply);
                 context.outbox.push(Output::Request(Box::new(head.request)));
                 return Step::Used(used);
             }
         };
-        let refusal = if dialect == Dialect::SocketIo { refuse_engine_open(&head) } else { None };
+        let refusal = match dialect {
+            Dialect::SocketIo => refuse_engine_open(&head),
+            Dialect::Plain => refuse_plain_open(&head),
+        };
         let response = refusal.unwrap_or_else(|| answer_handshake(&head.request));
         if response.status != 101 {
             self.closes = Some(CloseReason::BadRequest);

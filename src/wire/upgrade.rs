@@ -12,6 +12,7 @@ use crate::wire::http::{Method, Request, Response};
 
 const BAD_METHOD: HttpError = HttpError::new(400, "A WebSocket handshake must be a GET");
 const BAD_VERSION: HttpError = HttpError::new(426, "WebSocket version 13 is required");
+const NO_UPGRADE: HttpError = HttpError::new(426, "This path speaks WebSocket");
 const BAD_KEY: HttpError = HttpError::new(400, "Malformed Sec-WebSocket-Key");
 
 /// Which dialect a path speaks over WebSocket.
@@ -62,7 +63,13 @@ fn accept_key(request: &Request) -> Result<String, HttpError> {
     }
 }
 
-/// Why Engine.IO does not open a session for this request, in the words, codes and order of its own server; `None`
+/// The refusal of a request to `/ws` that does not ask for WebSocket (RFC 9110 15.5.22).
+pub fn refuse_plain_open(head: &Head) -> Option<Response> {
+    (!head.asks_for_websocket()).then(|| NO_UPGRADE.response().header("Upgrade", "websocket"))
+}
+
+/// Why Engine.IO does not open a session for this request, in the words, codes and order of its own server
+/// (and with the `error` that every refusal has, contract 2.1); `None`
 /// when the handshake may go on. Polling is not spoken yet, and a session opened by WebSocket cannot be joined by `sid`.
 pub fn refuse_engine_open(head: &Head) -> Option<Response> {
     let transport = query_value(&head.request, "transport");
@@ -81,7 +88,7 @@ pub fn refuse_engine_open(head: &Head) -> Option<Response> {
     } else {
         return None;
     };
-    Some(Response::json(400, &serde_json::json!({ "code": code, "message": message })))
+    Some(Response::json(400, &serde_json::json!({ "code": code, "message": message, "error": message })))
 }
 
 /// The first value of `name` in the query, undecoded: the values that count here need no escapes.

@@ -26,9 +26,15 @@ pub struct Frame<'a> {
 
 /// The frame that `bytes` start with, unmasked in place; `None` while it is not whole.
 ///
-/// The header is judged as soon as it is there: a data frame over `payload_bytes_max` fails without being received.
+/// The header is judged as soon as it is there: a length beyond 63 bits (RFC 6455 5.2), and a data frame over `payload_bytes_max`, fail without being received.
 /// The error is the code to close with.
 pub fn decode_frame(bytes: &mut [u8], payload_bytes_max: usize) -> Result<Option<Frame<'_>>, CloseCode> {
+    if let [_, length, high, ..] = bytes
+        && *length & 0x7f == 127
+        && *high & 0x80 != 0
+    {
+        return Err(CloseCode::Protocol);
+    }
     let mut cursor = Cursor::new(&*bytes);
     let parsed = FrameHeader::parse(&mut cursor).map_err(|_| CloseCode::Protocol)?;
     let Some((header, payload_length)) = parsed else { return Ok(None) };
@@ -47,11 +53,10 @@ pub fn decode_frame(bytes: &mut [u8], payload_bytes_max: usize) -> Result<Option
 fn check_header(header: &FrameHeader, payload_length: u64, header_length: usize) -> Result<[u8; 4], CloseCode> {
     let is_reserved = header.rsv1 || header.rsv2 || header.rsv3;
     let is_minimal = header.len(payload_length) == header_length;
-    let is_signed = payload_length >> 63 != 0;
     let is_long_control =
         matches!(header.opcode, OpCode::Control(_)) && (!header.is_final || payload_length > CONTROL_BYTES_MAX);
     match header.mask {
-        Some(mask) if !is_reserved && is_minimal && !is_signed && !is_long_control => Ok(mask),
+        Some(mask) if !is_reserved && is_minimal && !is_long_control => Ok(mask),
         _ => Err(CloseCode::Protocol),
     }
 }
