@@ -10,7 +10,7 @@ use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::{Poll, Waker};
 
 use super::{Kind, yield_now};
@@ -45,7 +45,8 @@ thread_local! {
 /// # Panics
 /// When called from a thread that is no shard.
 pub fn spawn_local(future: impl Future<Output = ()> + 'static) {
-    let task = tracked(Entry::new(), future);
+    // Boxed, because a future that is handed through two async functions is laid out in both.
+    let task = tracked(Entry::new(), Box::pin(future));
     match kind() {
         // Detached at once: a handle kept across threads' wakes is where glommio's reference counts could race.
         Kind::Uring => drop(glommio::spawn_local(task).detach()),
@@ -93,8 +94,7 @@ pub(super) async fn supervise<F: Future<Output = ()>>(main: impl FnOnce() -> F) 
 }
 
 /// Polls `future` until it ends, panics, or the shard closes; then drops it, whichever it was.
-async fn tracked(entry: Entry, future: impl Future<Output = ()>) {
-    let mut future = pin!(future);
+async fn tracked(entry: Entry, mut future: Pin<Box<impl Future<Output = ()>>>) {
     let mut registered = false;
     poll_fn(|context| {
         if SHARD.with(|shard| shard.closing.get()) {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_lite::future::or;
 
 use crate::conn::Conn;
-use crate::runtime::{Listener, Stream, sleep, spawn_local};
+use crate::runtime::{Listener, Stream, sleep};
 
 use super::{Shard, connection};
 
@@ -46,5 +46,5 @@ fn welcome(shard: &Rc<Shard>, mut stream: Stream, peer: std::net::IpAddr) {
     }
     let seed = shard.random.borrow_mut().bytes();
     let conn = Conn::new(shard.now(), shard.settings.conn.clone(), peer.to_canonical(), seed);
-    spawn_local(connection::serve(shard.clone(), stream, conn, None));
+    connection::serve(shard.clone(), stream, conn, None);
 }

@@ -2,7 +2,7 @@
 //!
 //! The task is the connection's sequencer: one request or event is handled at a time, and nothing is read meanwhile
 //! (back-pressure), but what others send to this client is written at any time. It ends when the connection closes or
-//! moves to another shard.
+//! moves to another shard. What it awaits only now and then is boxed, so that an idle connection's task stays small.
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -57,22 +57,22 @@ enum Fate {
     Moves(ShardId, Output),
 }
 
-/// Serves a connection until it closes or moves.
-pub async fn serve(shard: Rc<Shard>, stream: Stream, conn: Conn, first: Option<Output>) {
+/// Gives the connection a slot and a task that serves it until it closes or moves; `first` is handled before anything.
+pub fn serve(shard: Rc<Shard>, stream: Stream, conn: Conn, first: Option<Output>) {
     let id = shard.slots.borrow_mut().insert(conn);
     let mut task = Task { shard, id, stream };
-    match task.run(first).await {
-        Fate::Moves(home, output) => task.move_to(home, output),
-        Fate::Closed(reason) => task.close(reason).await,
-    }
+    spawn_local(async move {
+        match task.run(first).await {
+            Fate::Moves(home, output) => task.move_to(home, output),
+            Fate::Closed(reason) => Box::pin(task.close(reason)).await,
+        }
+    });
 }
 
 /// Goes on with a connection that came from another shard.
 pub fn adopt(shard: Rc<Shard>, adopted: Adopted) {
     match Stream::from_fd(adopted.fd) {
-        Ok(stream) => {
-            spawn_local(serve(shard, stream, adopted.conn, Some(adopted.output)));
-        }
+        Ok(stream) => serve(shard, stream, adopted.conn, Some(adopted.output)),
         Err(error) => {
             shard.open.fetch_sub(1, Ordering::Relaxed);
             tracing::warn!(%error, "a connection was lost on its way between shards");
@@ -128,8 +128,9 @@ impl Task {
     async fn request(&mut self, request: &Request) {
         let address = self.with(|entry| entry.conn.address());
         let host = ShardHost(self.shard.clone());
-        let answered = contained_future(api::handle(&host, request, address));
-        let response = self.meanwhile(answered).await.unwrap_or_else(|| ApiError::Internal.response());
+        let answered = Box::pin(api::handle(&host, request, address));
+        let response =
+            self.meanwhile(contained_future(answered)).await.unwrap_or_else(|| ApiError::Internal.response());
         let now = self.shard.now();
         self.with(|entry| entry.conn.respond(now, response));
     }
@@ -138,7 +139,7 @@ impl Task {
         let shard = self.shard.clone();
         match needs {
             None => None,
-            Some(request) => self.meanwhile(shard.stores.fact(shard.now(), request)).await,
+            Some(request) => self.meanwhile(Box::pin(shard.stores.fact(shard.now(), request))).await,
         }
     }
 
