@@ -103,6 +103,11 @@ suite("with the paywall on", paywalled, ({ fact, facts }) => {
     assert.deepEqual(bo.all("call:notify"), []);
   });
 
+  fact("a wrong invite code leaves the way to pay", async () => {
+    const { status, body } = await request(paywalled.url, "POST", "/auth/guest", { body: { ...GUEST, inviteCode: "ABCDEFGH12345678" }, address: freshAddress() });
+    assert.deepEqual([status, body.error, body.requiresPayment], [403, "Invalid invite code", true]);
+  });
+
   fact("without a session the paywall answers 401", async () => {
     const { status, body } = await request(paywalled.url, "GET", "/room/queue");
     assert.deepEqual([status, body.error], [401, "Authorization required"]);
