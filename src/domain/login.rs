@@ -92,7 +92,9 @@ impl Domain {
         if let Some(engaged) = user.engaged.as_mut().filter(|engaged| engaged.joined) {
             engaged.let_go(conn, out);
         }
-        if let Some(session) = self.recent.untold(id) {
+        if user.engaged.is_none()
+            && let Some(session) = self.recent.untold(id)
+        {
             out.send(conn, ServerEvent::Finalized { session });
         }
     }
