@@ -195,8 +195,12 @@ impl World {
             }
             (8, ..) if self.random.one_in(4) => {
                 let Some(pipe) = self.clients[who].pipe else { return };
+                // The server may take it for the head of a frame that never ends; so the client does not stay.
+                self.counts.fault("garbage");
                 let bytes = self.random.bytes::<9>();
                 self.send_up(pipe, &bytes);
+                self.hang_up(pipe);
+                self.dropped(who, 1_000);
             }
             _ => {}
         }
