@@ -160,6 +160,7 @@ impl World {
         self.oracle.steady_lost(user);
         if let Some(pipe) = self.clients[who].pipe {
             self.pipes[pipe].users.push(user);
+            self.oracle.masks(pipe);
         }
         let client = &mut self.clients[who];
         (client.user, client.authed, client.waiting) = (user, false, None);
