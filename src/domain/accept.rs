@@ -71,12 +71,12 @@ impl Domain {
         let agreed_seconds = (outgoing.seconds.get() + wanted.get()) / 2;
         let caller_card = user.card.clone();
         user.accepting = None;
-        self.engage(now, id, call, callee.user_id, Role::Caller, out);
+        self.engage(now, id, Engagement::new(call, &callee, Role::Caller, agreed_seconds), out);
         self.calls.insert(call, Call::new(call, caller_card, callee.clone(), now));
         let time_up = now + u64::from(agreed_seconds) * 1000 + CALL_ALLOWANCE_MS;
         self.timers.insert((time_up, Timer::CallTime(call)));
         self.tell(callee.user_id, UserMessage::Agreed { invite, call, caller: id, agreed_seconds }, out);
-        self.call_start(id, outgoing.conn, (call, agreed_seconds), Role::Caller, &callee, out);
+        self.call_start(id, outgoing.conn, out);
     }
 
     /// At the callee: the call stands, if the mark still does.
@@ -97,8 +97,8 @@ impl Domain {
         let Some((accepting, incoming)) = accepting else {
             return self.tell(caller, UserMessage::End { call, cause: EndCause::Disconnected }, out);
         };
-        self.engage(now, id, call, incoming.from.user_id, Role::Callee, out);
-        self.call_start(id, accepting.conn, (call, agreed_seconds), Role::Callee, &incoming.from, out);
+        self.engage(now, id, Engagement::new(call, &incoming.from, Role::Callee, agreed_seconds), out);
+        self.call_start(id, accepting.conn, out);
         if self.users.get(&id).is_some_and(|user| !user.is_present()) {
             self.end_by(now, id, EndCause::Disconnected, out);
         }
@@ -134,10 +134,11 @@ impl Domain {
         self.forget_idle(id);
     }
 
-    fn engage(&mut self, now: Time, id: UserId, call: CallId, peer: UserId, role: Role, out: &mut Effects) {
+    fn engage(&mut self, now: Time, id: UserId, engagement: Engagement, out: &mut Effects) {
+        let peer = engagement.peer;
         let user = self.users.get_mut(&id).expect("who accepts is there");
         assert!(user.engaged.is_none(), "nobody is in two calls");
-        user.engaged = Some(Engagement::new(call, peer, role));
+        user.engaged = Some(engagement);
         user.incoming.retain(|incoming| incoming.from.user_id != peer);
         user.outgoing.retain(|outgoing| outgoing.callee != peer);
         self.leave_queue(now, id);
@@ -145,21 +146,13 @@ impl Domain {
     }
 
     /// Order of contract 3.4: both left the queue, then the call starts.
-    fn call_start(
-        &self,
-        id: UserId,
-        conn: ConnId,
-        (room, agreed_seconds): (CallId, u32),
-        role: Role,
-        peer: &Card,
-        out: &mut Effects,
-    ) {
-        let (peer, peer_name) = (peer.user_id, Arc::from(peer.name.as_str()));
-        let (caller, callee) = if role == Role::Caller { (id, peer) } else { (peer, id) };
+    fn call_start(&self, id: UserId, conn: ConnId, out: &mut Effects) {
+        let Some(engaged) = self.users.get(&id).and_then(|user| user.engaged.as_ref()) else { return };
+        let (caller, callee) = if engaged.role == Role::Caller { (id, engaged.peer) } else { (engaged.peer, id) };
         for event in [
             ServerEvent::QueueUpdate { user: caller, available: false },
             ServerEvent::QueueUpdate { user: callee, available: false },
-            ServerEvent::CallStart { room, agreed_seconds, initiator: role == Role::Caller, peer, peer_name },
+            engaged.start(),
         ] {
             self.send_first(id, conn, &event, out);
         }

@@ -207,13 +207,18 @@ impl Domain {
         metrics: Option<Arc<Metrics>>,
         out: &mut Effects,
     ) {
-        let here = self.users.get(&id).is_some_and(|user| !user.sockets.is_empty());
+        let user = self.users.get(&id);
+        // The event does not name the call: a frontend would take it for the end of the one it shows.
+        let elsewhere = user.is_some_and(|user| user.engaged.as_ref().is_some_and(|engaged| engaged.call != call));
+        let here = user.is_some_and(|user| !user.sockets.is_empty()) && !elsewhere;
         self.recent.add(now, id, call, session.clone(), here);
         if let Some(metrics) = metrics {
             out.push(Effect::Forget { user: id });
             self.send_all(id, &ServerEvent::MetricsUpdate(metrics), out);
         }
-        self.send_all(id, &ServerEvent::Finalized { session }, out);
+        if !elsewhere {
+            self.send_all(id, &ServerEvent::Finalized { session }, out);
+        }
     }
 }
 

@@ -82,17 +82,24 @@ impl Domain {
         self.close_oldest(now, id, out);
     }
 
-    /// What a new connection of a user missed: ringing invites, held signals, the end of a call.
+    /// What a new connection of a user missed: ringing invites, the start of a call, held signals, its end.
+    ///
+    /// `call:start` is repeated until the room was joined: it may have been sent to nobody (a caller in his grace), or
+    /// to a connection that was dead already.
     fn bring_up_to_date(&mut self, id: UserId, conn: ConnId, out: &mut Effects) {
         let Some(user) = self.users.get_mut(&id) else { return };
         for invite in &user.incoming {
             let seconds = invite.seconds.get();
             out.send(conn, ServerEvent::CallNotify { invite: invite.invite, from: invite.from.clone(), seconds });
         }
-        if let Some(engaged) = user.engaged.as_mut().filter(|engaged| engaged.joined) {
-            engaged.let_go(conn, out);
+        match user.engaged.as_mut() {
+            Some(engaged) if engaged.joined => engaged.let_go(conn, out),
+            Some(engaged) => out.send(conn, engaged.start()),
+            None => {}
         }
-        if let Some(session) = self.recent.untold(id) {
+        if user.engaged.is_none()
+            && let Some(session) = self.recent.untold(id)
+        {
             out.send(conn, ServerEvent::Finalized { session });
         }
     }

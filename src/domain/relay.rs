@@ -12,7 +12,7 @@ use crate::base::{CallId, ConnId, Time, UserId};
 use crate::message::client::SignalKind;
 use crate::message::model::{ChatKind, ChatLine, Socials};
 use crate::message::shard::Saying;
-use crate::message::{ServerEvent, UserMessage};
+use crate::message::{Card, ServerEvent, UserMessage};
 
 use super::user::{Engagement, Role};
 use super::{Domain, Effects};
@@ -21,8 +21,20 @@ const NOT_YOURS: &str = "You are not in this room";
 
 impl Engagement {
     /// A half that has just begun.
-    pub fn new(call: CallId, peer: UserId, role: Role) -> Self {
-        Self { call, peer, role, joined: false, held: Vec::new(), held_bytes: 0 }
+    pub fn new(call: CallId, peer: &Card, role: Role, agreed_seconds: u32) -> Self {
+        let (peer, peer_name) = (peer.user_id, Arc::from(peer.name.as_str()));
+        Self { call, peer, peer_name, role, agreed_seconds, joined: false, held: Vec::new(), held_bytes: 0 }
+    }
+
+    /// The `call:start` of this half.
+    pub fn start(&self) -> ServerEvent {
+        ServerEvent::CallStart {
+            room: self.call,
+            agreed_seconds: self.agreed_seconds,
+            initiator: self.role == Role::Caller,
+            peer: self.peer,
+            peer_name: self.peer_name.clone(),
+        }
     }
 
     /// Keeps an event for later, unless there is no room for it.

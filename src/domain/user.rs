@@ -52,7 +52,9 @@ pub struct Ghost {
 pub struct Engagement {
     pub call: CallId,
     pub peer: UserId,
+    pub peer_name: Arc<str>,
     pub role: Role,
+    pub agreed_seconds: u32,
     /// Whether the user has been in the room.
     pub joined: bool,
     /// What the peer sent before that, or while the user was away (D37).
