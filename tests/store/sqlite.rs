@@ -296,7 +296,7 @@ impl Drop for Running {
 
 /// Signs people up for ever, some at a time, and reports the fate of each.
 #[test]
-#[ignore = "run as a child by other tests, with a folder on standard input"]
+#[ignore = "run by the tests of crashes and full disks, with a folder on standard input"]
 fn child_signs_up_until_killed() {
     let mut folder = String::new();
     std::io::stdin().read_line(&mut folder).unwrap();
