@@ -239,7 +239,9 @@ impl World {
     /// The last thing this client says of its presence, or that it goes.
     pub fn take_final_stance(&mut self, who: usize) {
         let paywalled = self.oracle.is_paywalled(self.clients[who].user);
-        if !self.clients[who].authed {
+        // Who became somebody else on the way may be taken for either.
+        let is_masked = self.clients[who].pipe.is_some_and(|pipe| self.pipes[pipe].users.len() > 1);
+        if is_masked || !self.clients[who].authed {
             self.clients[who].stance = Some((false, false));
             return self.leave(who, u64::MAX / 2);
         }

@@ -28,6 +28,8 @@ pub struct Invites {
     read: BTreeMap<(UserId, UserId), Time>,
     /// Cooldowns that somebody was told of: when, and their end.
     cooldowns: BTreeMap<(UserId, UserId), (Time, Time)>,
+    /// Cooldowns that were asked to be stored, by shard and ticket: a write that is repeated decides nothing anew.
+    written: BTreeSet<(usize, u64)>,
     /// Declines that browsers heard.
     heard: BTreeSet<(usize, InviteId)>,
     count: u64,
@@ -78,11 +80,14 @@ impl Oracle {
     }
 
     /// After the effects: what else ends an invite.
-    pub(super) fn invites_answered(&mut self, asker: Option<UserId>, seen: &Seen, effects: &[Effect]) {
+    pub(super) fn invites_answered(&mut self, at: usize, asker: Option<UserId>, seen: &Seen, effects: &[Effect]) {
         let is_rescind = matches!(seen, Seen::Client(_, ClientEvent::Rescind { .. }));
         for effect in effects {
-            let Effect::Write { request, .. } = effect else { continue };
+            let Effect::Write { ticket, request } = effect else { continue };
             let Request::SetCooldown { pair: (caller, callee), .. } = **request else { continue };
+            if !self.invites.written.insert((at, *ticket)) {
+                continue;
+            }
             if (is_rescind && asker == Some(caller)) || self.people[&caller].bound.is_empty() {
                 self.invites.open.remove(&(caller, callee));
             }
@@ -193,6 +198,7 @@ impl Oracle {
 
     pub(super) fn invites_crashed(&mut self) {
         self.invites.open.clear();
+        self.invites.written.clear();
     }
 
     /// All cooldowns were taken away.

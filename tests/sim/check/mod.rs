@@ -188,7 +188,7 @@ impl Oracle {
                 _ => {}
             }
         }
-        self.invites_answered(asker, seen, effects);
+        self.invites_answered(at, asker, seen, effects);
     }
 
     /// Follows who owns which connection, effect by effect; says whom this one goes to.

@@ -99,7 +99,7 @@ impl Oracle {
             }
             "call:start" => {
                 if let Some(fact) = fields.room_id.and_then(|call| self.calls.book.get_mut(&call)) {
-                    fact.knows.insert(user);
+                    fact.knows.extend(users);
                 }
             }
             "call:declined" => {
