@@ -1,7 +1,8 @@
 //! What a shard knows of the store's rows: its caches in front, the link behind.
 //!
-//! Only the home of a user caches what is his, so forgetting it there is enough. Writes go to the store first. A row
-//! that was asked for before it was forgotten is not cached when it arrives after.
+//! Only the home of a user caches what is his, so forgetting it there is enough. Writes go to the store first. A
+//! session that was read before something was forgotten, and arrives after, is read again: a newer login may have
+//! ended it. A profile like that is not cached.
 
 use std::cell::{Cell, RefCell};
 
@@ -13,6 +14,8 @@ use crate::link::{Link, Pending};
 use crate::message::model::Login;
 use crate::message::store::{Profile, Reply, Request};
 
+/// A row that something was forgotten under is read again, so often at the most.
+const READS_MAX: usize = 8;
 /// A cached row is asked for again after this, in case another process changed it.
 const FRESH_MS: u64 = 300_000;
 
@@ -80,14 +83,18 @@ impl Stores {
         if let Some(login) = self.logins.borrow_mut().get(now, &user).filter(|login| login.token == token) {
             return Ok(Some(login.clone()));
         }
-        let forgotten = self.forgotten.get();
-        let Reply::Session(login) = self.request(Request::Session { user, token }).await? else {
-            return Err(Unavailable);
-        };
-        if let Some(login) = login.as_deref().filter(|login| login.active && forgotten == self.forgotten.get()) {
-            self.logins.borrow_mut().put(user, login.clone(), now + FRESH_MS);
+        for _ in 0..READS_MAX {
+            let forgotten = self.forgotten.get();
+            let Reply::Session(login) = self.request(Request::Session { user, token }).await? else { break };
+            if forgotten != self.forgotten.get() {
+                continue;
+            }
+            if let Some(login) = login.as_deref().filter(|login| login.active) {
+                self.logins.borrow_mut().put(user, login.clone(), now + FRESH_MS);
+            }
+            return Ok(login.map(|login| *login));
         }
-        Ok(login.map(|login| *login))
+        Err(Unavailable)
     }
 
     /// The own profile of `user`.
