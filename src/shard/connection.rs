@@ -22,7 +22,7 @@ use crate::conn::{CloseReason, Conn, Output};
 use crate::domain::{Input, session_of};
 use crate::message::store;
 use crate::message::{ClientEvent, Leave, ServerEvent};
-use crate::runtime::{Stream, sleep, spawn_local};
+use crate::runtime::{Stream, sleep, spawn_local, yield_now};
 use crate::wire::http::Request;
 
 use super::Shard;
@@ -31,6 +31,8 @@ use super::host::ShardHost;
 use super::inbox::Envelope;
 use super::slots::Entry;
 
+/// Outputs of one connection before other connections have their turn.
+const OUTPUTS_IN_A_ROW: usize = 64;
 /// Reads without an output before other connections have their turn.
 const READS_IN_A_ROW: usize = 8;
 /// Time to get the last bytes out, and to see the peer close, before the socket is dropped.
@@ -82,11 +84,15 @@ pub fn adopt(shard: Rc<Shard>, adopted: Adopted) {
 
 impl Task {
     async fn run(&mut self, first: Option<Output>) -> Fate {
-        let mut next = first;
+        let (mut next, mut handled) = (first, 0_usize);
         loop {
             while let Some(output) = next.take().or_else(|| self.with(|entry| entry.conn.poll())) {
                 if let Some(fate) = self.perform(output).await {
                     return fate;
+                }
+                handled += 1;
+                if handled.is_multiple_of(OUTPUTS_IN_A_ROW) {
+                    self.meanwhile(yield_now()).await;
                 }
             }
             self.wait().await;

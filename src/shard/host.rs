@@ -59,7 +59,11 @@ impl Host for ShardHost {
     }
 
     async fn rate(&self, address: IpAddr, bucket: Bucket, key: Key, limit: Limit, action: Action) -> Standing {
-        let (shard, home) = (&self.0, self.0.placement.home_of_address(address));
+        let shard = &self.0;
+        let home = match key {
+            Key::User(user) => shard.placement.home(user),
+            Key::Address(_) | Key::Account(..) => shard.placement.home_of_address(address),
+        };
         if home == shard.id {
             return shard.rates.borrow_mut().handle(shard.now(), bucket, key, limit, action);
         }

@@ -28,6 +28,7 @@ mod host;
 mod inbox;
 mod slots;
 mod store;
+mod sweep;
 mod timers;
 
 pub use contained::abort_on_shared_panic;
@@ -116,6 +117,7 @@ pub async fn run(start: Start) {
     });
     shard.mesh.run_overflows();
     spawn_local(timers::run(shard.clone()));
+    spawn_local(sweep::run(shard.clone()));
     match Listener::new(start.listener) {
         Ok(listener) => spawn_local(accept::run(shard.clone(), listener)),
         Err(error) => tracing::error!(%error, "shard cannot listen"),

@@ -117,6 +117,12 @@ impl Stores {
         self.profiles.borrow_mut().remove(&user);
     }
 
+    /// Lets go of cached rows that are no longer fresh.
+    pub fn sweep(&self, now: Time) {
+        self.logins.borrow_mut().sweep(now);
+        self.profiles.borrow_mut().sweep(now);
+    }
+
     /// Size and effect of the caches: users, sessions.
     pub fn counts(&self) -> (CacheCounts, CacheCounts) {
         (counts(&self.profiles.borrow()), counts(&self.logins.borrow()))
