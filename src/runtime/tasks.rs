@@ -12,8 +12,9 @@ use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::{Pin, pin};
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
-use super::{Kind, yield_now};
+use super::{Kind, sleep, yield_now};
 
 /// What the thread of a shard knows of its runtime and its tasks.
 struct Shard {
@@ -25,6 +26,10 @@ struct Shard {
     wakers: RefCell<Vec<Option<Waker>>>,
     vacant: RefCell<Vec<usize>>,
 }
+
+/// The longest that a ready task waits for a sleeping glommio executor.
+const PULSE: Duration = Duration::from_millis(10);
+const PULSES: u32 = 4;
 
 thread_local! {
     static SHARD: Shard = const {
@@ -59,6 +64,23 @@ pub(super) fn kind() -> Kind {
     SHARD.with(|shard| shard.kind.get()).expect("called from a thread that is no shard")
 }
 
+/// Keeps glommio from sleeping over tasks that are ready.
+///
+/// glommio 0.9 may park with a task in its run queue: `run_task_queues` gives up when the ring has an entry (the eventfd
+/// of a foreign wake, a preemption timer) and says that nothing was ready; the entry wakes nobody, and the executor
+/// parks. Only a timer or I/O ends that, so a timer is always near. The pulses are several and out of step, because
+/// one whose own task is stuck in the queue has no timer set.
+fn keep_awake() {
+    for number in 0..PULSES {
+        spawn_local(async move {
+            sleep(PULSE * number).await;
+            loop {
+                sleep(PULSE * PULSES).await;
+            }
+        });
+    }
+}
+
 /// Marks this thread as a shard; once, before its executor runs.
 pub(super) fn enter(kind: Kind) {
     SHARD.with(|shard| assert!(shard.kind.replace(Some(kind)).is_none(), "one executor per thread"));
@@ -66,6 +88,9 @@ pub(super) fn enter(kind: Kind) {
 
 /// Runs `main`, passes on the panic of any task, and at the end drops the tasks that are left.
 pub(super) async fn supervise<F: Future<Output = ()>>(main: impl FnOnce() -> F) {
+    if kind() == Kind::Uring {
+        keep_awake();
+    }
     {
         let mut main = pin!(main());
         poll_fn(|context| {
