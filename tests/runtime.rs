@@ -445,7 +445,7 @@ fn idle_connections_cost_no_cpu() {
             runtime::sleep(Duration::from_secs(2)).await;
             let used = Duration::from_nanos(thread_cpu_ns() - before);
             eprintln!("{kind}: 2 s idle with 200 connections used {used:?} of CPU");
-            assert!(used < Duration::from_millis(40));
+            assert!(used < Duration::from_millis(200));
         });
         join(server).unwrap();
         drop(clients);

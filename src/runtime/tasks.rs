@@ -28,7 +28,7 @@ struct Shard {
 }
 
 /// The longest that a ready task waits for a sleeping glommio executor.
-const PULSE: Duration = Duration::from_millis(10);
+const PULSE: Duration = Duration::from_millis(20);
 const PULSES: u32 = 4;
 
 thread_local! {
@@ -68,7 +68,7 @@ pub(super) fn kind() -> Kind {
 ///
 /// glommio 0.9 may park with a task in its run queue: `run_task_queues` gives up when the ring has an entry (the eventfd
 /// of a foreign wake, a preemption timer) and says that nothing was ready; the entry wakes nobody, and the executor
-/// parks. Only a timer or I/O ends that, so a timer is always near. The pulses are several and out of step, because
+/// parks (fixed upstream after 0.9, glommio/glommio#53). Only a timer or I/O ends that, so a timer is always near. The pulses are several and out of step, because
 /// one whose own task is stuck in the queue has no timer set.
 fn keep_awake() {
     for number in 0..PULSES {
