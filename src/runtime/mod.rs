@@ -32,8 +32,11 @@ pub use tasks::spawn_local;
 pub const IO_MEMORY_BYTES: usize = 64 * 1024;
 
 /// How long glommio may run ready tasks before it looks at the ring again, in milliseconds.
-/// Its default of 100 would delay reads and messages that much while any task is ready.
-const PREEMPT_MS: u64 = 1;
+///
+/// Its default of 100 would delay reads and messages that much while tasks are always ready. Much shorter is no better:
+/// when it expires before the first task has run, glommio 0.9 parks over it (see `tasks::keep_awake`), and at the start
+/// of an executor no pulse ends that.
+const PREEMPT_MS: u64 = 20;
 
 /// What the operator asked for with `--runtime`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
