@@ -6,13 +6,13 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{FromRawFd, IntoRawFd};
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 
 use futures_lite::AsyncRead;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use super::{Kind, Stream, tasks};
+use super::{Kind, Stream, stream, tasks};
 
 /// Connections the kernel holds for a shard that has not accepted them yet (it may allow fewer: `net.core.somaxconn`).
 const BACKLOG: i32 = 4096;
@@ -137,11 +137,8 @@ impl Listener {
 ///
 /// glommio's own accept loses the connection that arrives while its future is dropped, and leaves the new descriptor open across exec.
 /// What it offers of a bare readiness poll is a stream's: on a listener its `recv` then fails with `ENOTCONN`, and that is the event.
-#[allow(unsafe_code)]
 async fn readable(listener: &TcpListener) -> io::Result<()> {
-    let descriptor = listener.try_clone()?.into_raw_fd();
-    // SAFETY: the descriptor is a fresh duplicate that nobody else owns.
-    let mut watch = unsafe { glommio::net::TcpStream::from_raw_fd(descriptor) };
+    let mut watch = stream::adopt(OwnedFd::from(listener.try_clone()?));
     let _ = poll_fn(|context| Pin::new(&mut watch).poll_read(context, &mut [0])).await;
     Ok(())
 }

@@ -20,6 +20,7 @@ mod resources;
 mod scratch;
 mod stream;
 mod tasks;
+mod wake;
 
 pub use cpus::usable_cpus;
 pub use listener::{Listener, bind, bind_all};
@@ -31,12 +32,8 @@ pub use tasks::spawn_local;
 /// Memory glommio registers with the ring for direct I/O, in bytes. A shard does none, so this is glommio's own minimum.
 pub const IO_MEMORY_BYTES: usize = 64 * 1024;
 
-/// How long glommio may run ready tasks before it looks at the ring again, in milliseconds.
-///
-/// Its default of 100 would delay reads and messages that much while tasks are always ready. Much shorter is no better:
-/// when it expires before the first task has run, glommio 0.9 parks over it (see `tasks::keep_awake`), and at the start
-/// of an executor no pulse ends that.
-const PREEMPT_MS: u64 = 20;
+/// How long glommio may run ready tasks before it looks at the ring again: for ever (see [`wake`]).
+const PREEMPT: Duration = Duration::from_secs(24 * 3600);
 
 /// What the operator asked for with `--runtime`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -105,13 +102,12 @@ where
 {
     let (started, outcome) = mpsc::sync_channel(1);
     let thread = Builder::new().name(name).spawn(move || {
-        let executor = cpu.map_or(Ok(()), cpus::pin).and_then(|()| Executor::new(kind));
-        match executor {
-            Ok(executor) => {
+        let pinned = cpu.map_or(Ok(()), cpus::pin);
+        match pinned.and_then(|()| Ok((Executor::new(kind)?, tasks::enter(kind)?))) {
+            Ok((executor, ear)) => {
                 let _ = started.send(Ok(()));
                 drop(started);
-                tasks::enter(kind);
-                executor.run(tasks::supervise(main));
+                executor.run(tasks::supervise(ear, main));
             }
             Err(error) => drop(started.send(Err(error))),
         }
@@ -137,7 +133,7 @@ pub async fn sleep(duration: Duration) {
     }
 }
 
-/// Lets the other ready tasks of this shard run first. On io_uring the ring itself may be looked at only 1 ms later.
+/// Lets the other ready tasks of this shard, and its I/O, have their turn first.
 pub async fn yield_now() {
     futures_lite::future::yield_now().await;
 }
@@ -154,7 +150,7 @@ impl Executor {
             // Unbound: pinning is done by us for both kinds, and an unbound glommio executor never spins before it parks.
             Kind::Uring => glommio::LocalExecutorBuilder::new(glommio::Placement::Unbound)
                 .io_memory(IO_MEMORY_BYTES)
-                .preempt_timer(Duration::from_millis(PREEMPT_MS))
+                .preempt_timer(PREEMPT)
                 .make()
                 .map(Executor::Uring)
                 .map_err(|error| io::Error::other(error.to_string())),

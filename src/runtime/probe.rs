@@ -6,11 +6,10 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::thread;
 use std::time::Duration;
 
 use super::resources::{self, Resource};
-use super::{Choice, Executor, Kind, tasks};
+use super::{Choice, Kind};
 
 /// Locked memory glommio insists on per process, in bytes, whoever runs it (glommio `sys/uring.rs`, `MIN_MEMLOCK_LIMIT`).
 const MEMLOCK_MIN_BYTES: u64 = 512 * 1024;
@@ -157,17 +156,10 @@ fn raise_memlock() -> Result<(), String> {
     Err(format!("the locked memory limit (ulimit -l) is {have} KiB and io_uring needs {need} KiB"))
 }
 
-/// Lets a real executor sleep and wake once, on a thread that may panic.
+/// Lets a real shard sleep and wake once, on a thread that may panic.
 fn run_executor() -> Result<(), String> {
-    let trial = thread::Builder::new().name("probe".to_owned()).spawn(|| {
-        let executor = Executor::new(Kind::Uring)?;
-        tasks::enter(Kind::Uring);
-        executor.run(super::sleep(Duration::from_millis(1)));
-        Ok::<(), io::Error>(())
-    });
-    match trial.map(thread::JoinHandle::join) {
-        Ok(Ok(Ok(()))) => Ok(()),
-        Ok(Ok(Err(error))) | Err(error) => Err(format!("glommio could not start: {error}")),
-        Ok(Err(_)) => Err("glommio panicked while starting".to_owned()),
-    }
+    let trial = || super::sleep(Duration::from_millis(1));
+    let thread = super::spawn_shard(Kind::Uring, "probe".to_owned(), None, trial);
+    let thread = thread.map_err(|error| format!("glommio could not start: {error}"))?;
+    thread.join().map_err(|_| "glommio panicked while starting".to_owned())
 }

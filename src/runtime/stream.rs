@@ -36,13 +36,11 @@ impl Stream {
     ///
     /// # Errors
     /// The socket cannot be registered with this shard's runtime; it is closed then.
-    #[allow(unsafe_code)]
     pub fn from_fd(descriptor: OwnedFd) -> io::Result<Stream> {
         let socket = TcpStream::from(descriptor);
         socket.set_nonblocking(true)?;
         Ok(Stream(match tasks::kind() {
-            // SAFETY: the descriptor is owned and given away.
-            Kind::Uring => Inner::Uring(unsafe { glommio::net::TcpStream::from_raw_fd(socket.into_raw_fd()) }),
+            Kind::Uring => Inner::Uring(adopt(OwnedFd::from(socket))),
             Kind::Epoll => Inner::Epoll(tokio::net::TcpStream::from_std(socket)?),
         }))
     }
@@ -183,6 +181,13 @@ impl AsFd for Stream {
             Inner::Epoll(stream) => stream.as_fd(),
         }
     }
+}
+
+/// A non-blocking stream socket of any family as glommio's, on the shard that calls.
+#[allow(unsafe_code)]
+pub(super) fn adopt(descriptor: OwnedFd) -> glommio::net::TcpStream {
+    // SAFETY: the descriptor is owned and given away.
+    unsafe { glommio::net::TcpStream::from_raw_fd(descriptor.into_raw_fd()) }
 }
 
 /// Sends until no chunk is left; `WouldBlock` when the socket is full before that.

@@ -1,7 +1,8 @@
 //! The tasks of one shard: how they are spawned, what a panic in one does, and how the last of them end.
 //!
 //! Owned by: the shard's thread (a thread-local). Bound: one waker per live task; who spawns bounds the tasks.
-//! Not here: cancellation of single tasks (a task ends by itself or with its shard) and results of tasks (they report by message).
+//! Not here: cancellation of single tasks (a task ends by itself or with its shard), results of tasks (they report by
+//! message), how another thread wakes a glommio task ([`super::wake`]).
 //!
 //! glommio leaks a pending task, and its sockets, when its executor ends; tokio swallows a detached task's panic. Each task is wrapped so
 //! that both behave alike: a panic ends the shard, and the end of the shard drops every task.
@@ -9,11 +10,14 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::{Pin, pin};
-use std::task::{Poll, Waker};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use super::wake::{Bell, Ear};
 use super::{Kind, sleep, yield_now};
 
 /// What the thread of a shard knows of its runtime and its tasks.
@@ -23,13 +27,18 @@ struct Shard {
     panic: Cell<Option<Box<dyn Any + Send>>>,
     main: RefCell<Option<Waker>>,
     live: Cell<usize>,
+    /// The runtime's own waker of each living task, by slot.
     wakers: RefCell<Vec<Option<Waker>>>,
     vacant: RefCell<Vec<usize>>,
+    /// On io_uring: how other threads reach the tasks.
+    bell: RefCell<Option<Arc<Bell>>>,
+    /// The slot of the task that is being polled.
+    polled: Cell<Option<usize>>,
 }
 
-/// The longest that a ready task waits for a sleeping glommio executor.
-const PULSE: Duration = Duration::from_millis(20);
-const PULSES: u32 = 4;
+/// How often each of [`PULSES`] wakes a glommio executor, out of step with the other.
+const PULSE: Duration = Duration::from_millis(500);
+const PULSES: u32 = 2;
 
 thread_local! {
     static SHARD: Shard = const {
@@ -41,6 +50,8 @@ thread_local! {
             live: Cell::new(0),
             wakers: RefCell::new(Vec::new()),
             vacant: RefCell::new(Vec::new()),
+            bell: RefCell::new(None),
+            polled: Cell::new(None),
         }
     };
 }
@@ -64,43 +75,67 @@ pub(super) fn kind() -> Kind {
     SHARD.with(|shard| shard.kind.get()).expect("called from a thread that is no shard")
 }
 
-/// Keeps glommio from sleeping over tasks that are ready.
+/// Wakes the task in `slot`, if this thread is the shard that `bell` belongs to; a task is not woken here by itself.
+pub(super) fn wake_here(bell: &Arc<Bell>, slot: usize) -> bool {
+    let wake = |shard: &Shard| {
+        let ours = shard.bell.borrow().as_ref().is_some_and(|own| Arc::ptr_eq(own, bell));
+        if !ours || shard.polled.get() == Some(slot) {
+            return false;
+        }
+        if let Some(waker) = &shard.wakers.borrow()[slot] {
+            waker.wake_by_ref();
+        }
+        true
+    };
+    SHARD.try_with(wake).unwrap_or(false)
+}
+
+/// Bounds the time for which glommio may sleep over ready tasks to half of [`PULSE`], for the case that [`super::wake`] leaves.
 ///
-/// glommio 0.9 may park with a task in its run queue: `run_task_queues` gives up when the ring has an entry (the eventfd
-/// of a foreign wake, a preemption timer) and says that nothing was ready; the entry wakes nobody, and the executor
-/// parks (fixed upstream after 0.9, glommio/glommio#53). Only a timer or I/O ends that, so a timer is always near. The pulses are several and out of step, because
-/// one whose own task is stuck in the queue has no timer set.
+/// A ring with more than its depth of completed entries also rings glommio's eventfd. Mostly these entries wake somebody,
+/// which is enough; those of cancelled reads, when a hundred connections end at once, do not. One pulse is not
+/// enough: its own task may be among those that wait, and then has no timer set.
 fn keep_awake() {
     for number in 0..PULSES {
         spawn_local(async move {
-            sleep(PULSE * number).await;
+            sleep(PULSE * number / PULSES).await;
             loop {
-                sleep(PULSE * PULSES).await;
+                sleep(PULSE).await;
             }
         });
     }
 }
 
-/// Marks this thread as a shard; once, before its executor runs.
-pub(super) fn enter(kind: Kind) {
-    SHARD.with(|shard| assert!(shard.kind.replace(Some(kind)).is_none(), "one executor per thread"));
+/// Marks this thread as a shard; once, before its executor runs. The ear is for [`supervise`].
+///
+/// # Errors
+/// No descriptors are left.
+pub(super) fn enter(kind: Kind) -> io::Result<Option<Ear>> {
+    let ear = if kind == Kind::Uring { Some(Ear::new()?) } else { None };
+    SHARD.with(|shard| {
+        assert!(shard.kind.replace(Some(kind)).is_none(), "one executor per thread");
+        shard.bell.replace(ear.as_ref().map(Ear::bell));
+    });
+    Ok(ear)
 }
 
 /// Runs `main`, passes on the panic of any task, and at the end drops the tasks that are left.
-pub(super) async fn supervise<F: Future<Output = ()>>(main: impl FnOnce() -> F) {
-    if kind() == Kind::Uring {
+pub(super) async fn supervise<F: Future<Output = ()>>(ear: Option<Ear>, main: impl FnOnce() -> F) {
+    if let Some(ear) = ear {
+        spawn_local(ear.listen());
         keep_awake();
     }
     {
+        let mut entry = Entry::new();
         let mut main = pin!(main());
         poll_fn(|context| {
-            SHARD.with(|shard| {
-                if let Some(payload) = shard.panic.take() {
-                    resume_unwind(payload);
-                }
-                shard.main.replace(Some(context.waker().clone()));
-            });
-            main.as_mut().poll(context)
+            if let Some(payload) = SHARD.with(|shard| shard.panic.take()) {
+                resume_unwind(payload);
+            }
+            entry.poll_in(context, |context| {
+                SHARD.with(|shard| shard.main.replace(Some(context.waker().clone())));
+                main.as_mut().poll(context)
+            })
         })
         .await;
     }
@@ -119,23 +154,16 @@ pub(super) async fn supervise<F: Future<Output = ()>>(main: impl FnOnce() -> F) 
 }
 
 /// Polls `future` until it ends, panics, or the shard closes; then drops it, whichever it was.
-async fn tracked(entry: Entry, mut future: Pin<Box<impl Future<Output = ()>>>) {
-    let mut registered = false;
+async fn tracked(mut entry: Entry, mut future: Pin<Box<impl Future<Output = ()>>>) {
     poll_fn(|context| {
         if SHARD.with(|shard| shard.closing.get()) {
             return Poll::Ready(());
         }
-        if !registered {
-            registered = true;
-            SHARD.with(|shard| shard.wakers.borrow_mut()[entry.slot] = Some(context.waker().clone()));
-        }
-        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
-            Ok(poll) => poll,
-            Err(payload) => {
-                end_shard(payload);
-                Poll::Ready(())
-            }
-        }
+        let poll = || entry.poll_in(context, |context| future.as_mut().poll(context));
+        catch_unwind(AssertUnwindSafe(poll)).unwrap_or_else(|payload| {
+            end_shard(payload);
+            Poll::Ready(())
+        })
     })
     .await;
 }
@@ -153,6 +181,8 @@ fn end_shard(payload: Box<dyn Any + Send>) {
 /// A live task's place in the shard's list, given back when the task is dropped.
 struct Entry {
     slot: usize,
+    /// The waker that the task gives to what it waits for, from its first poll on.
+    waker: Option<Waker>,
 }
 
 impl Entry {
@@ -165,8 +195,23 @@ impl Entry {
                 wakers.len() - 1
             });
             assert!(wakers[slot].is_none(), "a vacant slot holds no waker");
-            Entry { slot }
+            Entry { slot, waker: None }
         })
+    }
+
+    /// Polls the task of this place: on io_uring with a waker that other threads may use, on epoll with tokio's.
+    fn poll_in(&mut self, context: &Context<'_>, poll: impl FnOnce(&mut Context<'_>) -> Poll<()>) -> Poll<()> {
+        let waker = self.waker.get_or_insert_with(|| {
+            let own = context.waker().clone();
+            SHARD.with(|shard| {
+                shard.wakers.borrow_mut()[self.slot] = Some(own.clone());
+                shard.bell.borrow().as_ref().map_or(own, |bell| bell.waker(self.slot))
+            })
+        });
+        SHARD.with(|shard| shard.polled.set(Some(self.slot)));
+        let outcome = poll(&mut Context::from_waker(waker));
+        SHARD.with(|shard| shard.polled.set(None));
+        outcome
     }
 }
 
