@@ -5,9 +5,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use duet::base::{Random, Time, Token, UserId, limits};
+use duet::base::{EngineSid, Random, ShardId, Time, Token, UserId, limits};
 use duet::conn::{CloseReason, Conn, Output, Settings};
 use duet::wire::http::{Method, Response};
+use duet::wire::upgrade::EngineRefusal;
 use duet::wire::websocket::{Control, Data, EncodedHeader, OpCode, apply_mask};
 
 const TEXT: OpCode = OpCode::Data(Data::Text);
@@ -130,6 +131,23 @@ impl Client {
                         self.conn.respond(self.now, Response::json(200, &request.path));
                     }
                 }
+                Output::Engine { ask, .. } => {
+                    self.transcript.push(match ask {
+                        Ok(ask) => format!("{ask:?}"),
+                        Err(refusal) => format!("refused {refusal:?}"),
+                    });
+                    if self.answers {
+                        let response = ask.map_or_else(EngineRefusal::response, |_| Response::empty(200));
+                        self.conn.respond(self.now, response);
+                    }
+                }
+                Output::PostFailed { reason, .. } => self.transcript.push(format!("post failed {}", reason.as_str())),
+                Output::Probed(_) => self.transcript.push("probed".to_owned()),
+                Output::Upgraded(_) => self.transcript.push("upgraded".to_owned()),
+                Output::Acknowledge(id) => {
+                    self.transcript.push(format!("acknowledge {id}"));
+                    self.conn.acknowledge(self.now, &id);
+                }
                 Output::Connect { token } => {
                     self.transcript.push(format!("connect {}", if token.is_some() { "token" } else { "-" }));
                     if self.answers {
@@ -145,6 +163,9 @@ impl Client {
     }
 
     fn take_chunks(&mut self) {
+        if self.conn.is_polling() {
+            return;
+        }
         for chunk in std::mem::take(self.conn.chunks()) {
             if self.reads {
                 self.conn.written(chunk.len());
@@ -249,7 +270,7 @@ fn conversations() -> Vec<Vec<u8>> {
         frame(true, PING, b"hi"),
         frame(false, CONTINUE, b"\xc3"),
         frame(true, CONTINUE, b"\xa9\"}]"),
-        text(r#"427["queue:join"]"#),
+        text(r#"42["queue:join"]"#),
         text(r#"42["no:such"]"#),
         text(r#"42["call:invite"]"#),
         text("6"),
@@ -446,25 +467,49 @@ fn hostile_handshakes() -> Vec<Case> {
     let bad_key = "400 Malformed Sec-WebSocket-Key; close bad_request";
     let key = "dGhlIHNhbXBsZSBub25jZQ==";
     vec![
-        ("no query", upgrade("/socket.io/"), "400 Transport unknown; close bad_request"),
-        ("unknown transport", upgrade("/socket.io/?EIO=4&transport=tobi"), "400 Transport unknown; close bad_request"),
-        ("polling", get("/socket.io/?EIO=4&transport=polling&t=x"), "400 Transport unknown; close bad_request"),
-        ("a sid", upgrade(&format!("{open}&sid=abc")), "400 Session ID unknown; close bad_request"),
-        ("a POST", changed(open, "GET", "POST"), "400 Bad handshake method; close bad_request"),
-        ("no upgrade", get("/socket.io?transport=websocket&EIO=4"), "400 Bad request; close bad_request"),
-        ("no Connection: upgrade", changed(open, ", Upgrade", ""), "400 Bad request; close bad_request"),
-        ("over HTTP/1.0", changed(open, "HTTP/1.1", "HTTP/1.0"), "400 Bad request; close bad_request"),
+        ("no query", upgrade("/socket.io/"), "refused UnknownTransport; 400 Transport unknown; close peer_closed"),
+        (
+            "unknown transport",
+            upgrade("/socket.io/?EIO=4&transport=tobi"),
+            "refused UnknownTransport; 400 Transport unknown; close peer_closed",
+        ),
+        ("polling", get("/socket.io/?EIO=4&transport=polling&t=x"), "Open; 200; close peer_closed"),
+        ("a sid", upgrade(&format!("{open}&sid=abc")), "refused UnknownSid; 400 Session ID unknown; close peer_closed"),
+        (
+            "a POST",
+            changed(open, "GET", "POST"),
+            "refused BadHandshakeMethod; 400 Bad handshake method; close peer_closed",
+        ),
+        (
+            "no upgrade",
+            get("/socket.io?transport=websocket&EIO=4"),
+            "refused BadRequest; 400 Bad request; close peer_closed",
+        ),
+        (
+            "no Connection: upgrade",
+            changed(open, ", Upgrade", ""),
+            "refused BadRequest; 400 Bad request; close peer_closed",
+        ),
+        (
+            "over HTTP/1.0",
+            changed(open, "HTTP/1.1", "HTTP/1.0"),
+            "refused BadRequest; 400 Bad request; close peer_closed",
+        ),
         (
             "Engine.IO 3",
             upgrade("/socket.io/?EIO=3&transport=websocket"),
-            "400 Unsupported protocol version; close bad_request",
+            "refused UnsupportedProtocol; 400 Unsupported protocol version; close peer_closed",
         ),
         (
             "Engine.IO 3, polling",
             get("/socket.io/?EIO=3&transport=polling"),
-            "400 Unsupported protocol version; close bad_request",
+            "refused UnsupportedProtocol; 400 Unsupported protocol version; close peer_closed",
         ),
-        ("no EIO", upgrade("/socket.io/?transport=websocket"), "400 Unsupported protocol version; close bad_request"),
+        (
+            "no EIO",
+            upgrade("/socket.io/?transport=websocket"),
+            "refused UnsupportedProtocol; 400 Unsupported protocol version; close peer_closed",
+        ),
         (
             "WebSocket version 8",
             changed(open, "Version: 13", "Version: 8"),
@@ -512,7 +557,7 @@ fn hostile_frames() -> Vec<(&'static str, Vec<u8>, u16)> {
         ("surrogate in UTF-8", frame(true, TEXT, b"42[\"\xed\xa0\x80\"]"), 1007),
         ("UTF-8 cut by the end", [frame(false, TEXT, b"42[\"\xc3"), frame(true, CONTINUE, b"")].concat(), 1007),
         ("binary message", frame(true, BINARY, b"\x04"), 1003),
-        ("binary fragment", frame(false, BINARY, b""), 1003),
+        ("binary fragments", [frame(false, BINARY, b"a"), frame(true, CONTINUE, b"b")].concat(), 1003),
         ("close of one byte", close(b"\x03"), 1002),
         ("close with code 999", close(b"\x03\xe7"), 1002),
         ("close with code 1005", close(b"\x03\xed"), 1002),
@@ -532,8 +577,7 @@ fn hostile_packets() -> Vec<(&'static str, Vec<u8>, u16)> {
         ("probe", text("2probe"), 1002),
         ("message without a packet", text("4"), 1002),
         ("unknown Socket.IO type", text("47"), 1002),
-        ("binary event", text("451-[\"a\",{\"_placeholder\":true,\"num\":0}]"), 1002),
-        ("binary ack", text("461-1[]"), 1002),
+        ("binary ack of another shape", text("461-1{}"), 1002),
         ("connect error from a client", text("44{}"), 1002),
         ("second connect", text("40"), 1002),
         ("event of another namespace", text("42/admin,[\"auth\"]"), 1002),
@@ -587,10 +631,176 @@ fn packets_out_of_turn_close_before_the_connect() {
 #[test]
 fn packets_that_engine_io_ignores_are_ignored() {
     let mut client = Client::connected();
-    for stray in ["0", "3", "3probe", "5", "6", "430[]", "42[\"connect\"]", "42[\"no:such\",{}]", "4212[\"x\"]"] {
+    for stray in ["0", "3", "3probe", "5", "6", "430[]", "42[\"connect\"]", "42[\"no:such\",{}]"] {
         assert_eq!(client.say(&text(stray)).heard(), "", "{stray}");
     }
     assert!(client.conn.is_socket());
+}
+
+#[test]
+fn an_event_that_asks_for_it_is_acknowledged_once_it_is_done() {
+    let mut client = Client::connected();
+    client.say(&text("4212[\"queue:join\"]")).say(&text("427[\"no:such\"]"));
+    assert_eq!(client.heard(), "event queue:join; acknowledge 12; 4312[]; acknowledge 7; 437[]");
+}
+
+#[test]
+fn attachments_complete_a_packet_that_no_event_takes() {
+    let chat = r#"452-3["room:chat",{"a":{"_placeholder":true,"num":0},"b":{"_placeholder":true,"num":1}}]"#;
+    let mut client = Client::connected();
+    client.say(&text(chat)).say(&frame(true, BINARY, b"x")).say(&text("3"));
+    assert_eq!(client.heard(), "");
+    client.say(&frame(true, BINARY, b"y")).say(&text("42[\"queue:join\"]"));
+    assert_eq!(client.heard(), "refused Binary data is not supported; acknowledge 3; 433[]; event queue:join");
+}
+
+/// The published faults of the clients' own parser, and our bounds.
+#[test]
+fn attachments_that_lie_close_the_session() {
+    let placeholder = |number: &str| format!(r#"451-["x",{{"_placeholder":true,"num":{number}}}]"#);
+    let mut lies: Vec<(String, &str)> = [
+        "4511-[\"x\"]",
+        "45-[\"x\"]",
+        "45x-[\"x\"]",
+        "45-1-[\"x\"]",
+        "451[\"x\"]",
+        "451-{}",
+        "459999999999999-[\"x\"]",
+        "451-[\"x\"",
+    ]
+    .map(|lie| (lie.to_owned(), "bye 1002; left Lost; close protocol_error"))
+    .into();
+    lies.extend(["1", "-1", "\"splice\"", "0.5", "null"].map(|number| (placeholder(number), lies[0].1)));
+    for (lie, expected) in lies {
+        assert_eq!(Client::connected().say(&text(&lie)).end().heard(), expected, "{lie}");
+    }
+    let early = [text(&placeholder("0")), text("42[\"queue:join\"]")].concat();
+    assert_eq!(Client::connected().say(&early).end().heard(), "bye 1002; left Lost; close protocol_error");
+    let late = Client::connected().say(&text(&placeholder("0"))).wait(limits::ATTACHMENTS_TIMEOUT_MS).heard();
+    assert_eq!(late, "bye 1002; left Lost");
+    let mut client = Client::connected();
+    client.say(&text(r#"452-["x",{"_placeholder":true,"num":0}]"#));
+    client.say(&frame(true, BINARY, &vec![0; 600_000])).say(&frame(true, BINARY, &vec![0; 400_000]));
+    assert_eq!(client.end().heard(), "bye 1009; left Lost; close message_too_big");
+}
+
+/// A session by polling: payloads go in and out by hand.
+fn polling() -> Client {
+    let mut client = Client::new();
+    let sid = EngineSid::draw(ShardId(0), &mut Random::from_seed(1));
+    client.conn = Conn::polling(client.now, Arc::new(Settings::default()), client.conn.address(), [7; 16], sid);
+    let open = client.payload();
+    assert!(open.starts_with(&format!(r#"0{{"sid":"{}","upgrades":["websocket"],"pi"#, sid.encode())), "{open}");
+    client
+}
+
+impl Client {
+    /// What a poll gets, packets separated by a space.
+    fn payload(&mut self) -> String {
+        let payload = self.conn.take_payload(self.now).map(|bytes| String::from_utf8(bytes.to_vec()).unwrap());
+        payload.unwrap_or_default().replace('\u{1e}', " ")
+    }
+}
+
+#[test]
+fn a_session_by_polling_speaks_in_payloads() {
+    let mut client = polling();
+    assert_eq!(client.payload(), "");
+    client.say(b"40\x1e42[\"queue:join\"]\x1e426[\"auth\",{}]");
+    assert_eq!(client.heard(), "connect -; event queue:join; event auth; acknowledge 6");
+    client.send(&Bytes::from_static(b"[\"one\"]")).send(&Bytes::from(format!("[{}]", "1".repeat(600))));
+    assert!(client.conn.is_drained());
+    let payload = client.payload();
+    assert!(payload.starts_with("40{\"sid\":\"") && payload.ends_with("11]"), "{payload}");
+    let packets: Vec<&str> = payload.split(' ').skip(1).collect();
+    assert_eq!((packets.len(), packets[0], packets[1]), (3, "436[]", "42[\"one\"]"));
+    client.conn.bind();
+    client.wait(limits::PING_INTERVAL_MS);
+    assert_eq!(client.payload(), "2");
+    client.say(b"3").wait(limits::PING_INTERVAL_MS);
+    assert_eq!(client.payload(), "2");
+    client.wait(limits::PING_TIMEOUT_MS);
+    assert_eq!((client.payload(), client.conn.is_socket()), ("1".to_owned(), false));
+}
+
+#[test]
+fn a_payload_split_into_packets_anywhere_gives_its_packets() {
+    for (payload, expected) in [
+        ("40\u{1e}", ""),
+        ("\u{1e}40", ""),
+        ("40\u{1e}b//8=", "connect -; left Lost"),
+        ("40\u{1e}b!", "connect -; left Lost"),
+        ("40\u{1e}2", "connect -; left Lost"),
+        ("40\u{1e}1\u{1e}42[\"queue:join\"]", "connect -; left Deliberate"),
+        (
+            "40\u{1e}451-[\"x\",{\"_placeholder\":true,\"num\":0}]\u{1e}bAQID",
+            "connect -; refused Binary data is not supported",
+        ),
+    ] {
+        let mut client = polling();
+        client.say(payload.as_bytes());
+        assert_eq!(client.heard(), expected, "{payload}");
+        if expected.contains("left") || expected.is_empty() {
+            assert!(client.payload().ends_with('1'), "{payload}");
+            assert!(client.drain().heard().contains("close "), "the last word ends the session: {payload}");
+        }
+    }
+}
+
+#[test]
+fn an_upgrade_goes_on_where_polling_stopped() {
+    let mut session = polling();
+    session.say(b"40").payload();
+    let mut carrier = Client::new();
+    let sid = EngineSid::draw(ShardId(0), &mut Random::from_seed(1)).encode();
+    carrier.answers = false;
+    carrier.say(&upgrade(&format!("/socket.io/?EIO=4&transport=websocket&sid={sid}")));
+    carrier.respond(101).say(&text("2probe"));
+    assert_eq!(carrier.heard(), "Upgrade(EngineSid(..)); 101; 3probe; probed");
+    session.conn.release_poll(session.now);
+    assert_eq!(session.payload(), "6");
+    session.send(&Bytes::from_static(b"[\"one\"]")).send(&Bytes::from_static(b"[\"two\"]"));
+    carrier.say(&[text("5"), text("42[\"queue:join\"]"), frame(false, TEXT, b"42")].concat());
+    session.transcript.clear();
+    session.conn.upgrade(session.now, carrier.conn);
+    session.drain().say(&frame(true, CONTINUE, b"[\"queue:leave\"]"));
+    assert_eq!(session.heard(), "42[\"one\"]; 42[\"two\"]; event queue:join; event queue:leave");
+    assert!(session.conn.is_socket() && !session.conn.is_polling());
+}
+
+#[test]
+fn a_probe_that_says_anything_else_or_nothing_is_closed() {
+    let probe = || {
+        let mut carrier = Client::new();
+        let sid = EngineSid::draw(ShardId(0), &mut Random::from_seed(1)).encode();
+        carrier.answers = false;
+        carrier.say(&upgrade(&format!("/socket.io/?EIO=4&transport=websocket&sid={sid}"))).respond(101);
+        carrier.transcript.clear();
+        carrier
+    };
+    for early in ["5", "2", "2other", "40", "1", ""] {
+        assert_eq!(probe().say(&text(early)).end().heard(), "bye 1002; close protocol_error", "{early}");
+    }
+    assert_eq!(probe().say(&frame(true, BINARY, b"2probe")).end().heard(), "bye 1002; close protocol_error");
+    assert_eq!(probe().say(&frame(true, CLOSE, b"")).heard(), "bye; close peer_closed");
+    assert_eq!(probe().say(&frame(true, PING, b"x")).heard(), "pong x");
+    assert_eq!(probe().wait(limits::UPGRADE_TIMEOUT_MS).end().heard(), "bye 1008; close upgrade_timeout");
+    assert_eq!(probe().end().heard(), "close peer_reset");
+}
+
+#[test]
+fn a_post_that_does_not_come_whole_costs_the_session() {
+    let sid = EngineSid::draw(ShardId(0), &mut Random::from_seed(1)).encode();
+    let post = |framing: &str| {
+        let target = format!("/socket.io/?EIO=4&transport=polling&sid={sid}");
+        format!("POST {target} HTTP/1.1\r\nHost: x\r\n{framing}").into_bytes()
+    };
+    let heard = |bytes: &[u8]| Client::new().say(bytes).end().heard();
+    let too_big = "413 Request body too large; post failed message_too_big; close message_too_big";
+    assert_eq!(heard(&post("Content-Length: 1000001\r\n\r\n")), too_big);
+    assert_eq!(heard(&post("Transfer-Encoding: chunked\r\n\r\nF4241\r\n")), too_big);
+    assert_eq!(heard(&post("Content-Length: 3\r\n\r\n40")), "post failed peer_reset; close peer_closed");
+    assert_eq!(heard(&post("Content-Length: 2\r\n\r\n40")), "Post(EngineSid(..)); 200; close peer_closed");
 }
 
 #[test]

@@ -181,7 +181,7 @@ fn engine_io_packets_are_one_character_and_data() {
         assert_eq!(engineio::Packet::decode(bad), None, "{bad}");
     }
     assert_eq!(
-        engineio::encode_open("S", 25_000, 60_000, 1_000_000),
+        engineio::encode_open("S", false, 25_000, 60_000, 1_000_000),
         r#"0{"sid":"S","upgrades":[],"pingInterval":25000,"pingTimeout":60000,"maxPayload":1000000}"#
     );
 }

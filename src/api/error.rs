@@ -69,6 +69,8 @@ pub enum ApiError {
     Busy,
     /// The store cannot be reached: 503.
     Unavailable,
+    /// As many connections are open as may be: 503.
+    AtCapacity,
 }
 
 /// Which rate limit; selects the text.
@@ -116,7 +118,7 @@ impl ApiError {
         match self {
             Self::TooMany(_, quota) => quota.mark(response).header("Retry-After", quota.reset_s.to_string()),
             Self::Busy => response.header("Retry-After", BUSY_RETRY_S.to_string()),
-            Self::Unavailable => response.header("Retry-After", UNAVAILABLE_RETRY_S.to_string()),
+            Self::Unavailable | Self::AtCapacity => response.header("Retry-After", UNAVAILABLE_RETRY_S.to_string()),
             _ => response,
         }
     }
@@ -151,6 +153,7 @@ impl ApiError {
             Self::TooMany(Limited::Requests, _) | Self::Busy => (429, "Too many requests"),
             Self::TooMany(Limited::Turn, _) => (429, "Too many TURN credential requests"),
             Self::Unavailable => (503, "Service temporarily unavailable"),
+            Self::AtCapacity => (503, "Server is at capacity"),
             Self::Internal => (500, "Internal error"),
         }
     }
@@ -185,7 +188,7 @@ impl ApiError {
                 let message = Some("The server is busy. Please try again in a moment.");
                 Body { message, retry_after: Some(BUSY_RETRY_S), ..body }
             }
-            Self::Unavailable => Body { retry_after: Some(UNAVAILABLE_RETRY_S), ..body },
+            Self::Unavailable | Self::AtCapacity => Body { retry_after: Some(UNAVAILABLE_RETRY_S), ..body },
             _ => body,
         }
     }

@@ -124,6 +124,15 @@ pub async fn handle<H: Host>(host: &H, request: &Request, address: IpAddr) -> Re
     security::mark(settings, cors::mark(origin, request, response))
 }
 
+/// Completes an answer that the Engine.IO path gives itself. Unlike an endpoint's, that of a foreign origin is the same,
+/// and only its page cannot read it (contract 3.1).
+pub fn mark_engine(settings: &Settings, request: &Request, response: Response) -> Response {
+    if response.status == 101 {
+        return response;
+    }
+    security::mark(settings, cors::mark(cors::judge(settings, request), request, response))
+}
+
 /// One request on its way through the layers.
 struct Call<'a, H> {
     /// The shard.

@@ -84,6 +84,45 @@ pub struct ConnId {
     pub generation: u32,
 }
 
+/// An Engine.IO session opened by polling: 104 bits of chance and the shard where it began, 20 characters on the wire.
+///
+/// Any shard finds from it where to ask for the session; who does not know it cannot guess it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EngineSid([u8; 15]);
+
+impl EngineSid {
+    /// Draws a new id for a session that begins on `shard`.
+    pub fn draw(shard: ShardId, random: &mut Random) -> Self {
+        let mut bytes: [u8; 15] = random.bytes();
+        bytes[13..].copy_from_slice(&shard.0.to_be_bytes());
+        Self(bytes)
+    }
+
+    /// The id written as `text`; `None` unless it is exactly the form that [`EngineSid::encode`] gives.
+    pub fn decode(text: &str) -> Option<Self> {
+        let mut bytes = [0; 15];
+        let is_whole = text.len() == 20 && URL_SAFE_NO_PAD.decode_slice(text, &mut bytes) == Ok(15);
+        is_whole.then_some(Self(bytes))
+    }
+
+    /// The 20 characters that a client repeats in each request.
+    pub fn encode(&self) -> String {
+        URL_SAFE_NO_PAD.encode(self.0)
+    }
+
+    /// The shard where the session began.
+    pub fn shard(&self) -> ShardId {
+        ShardId(u16::from_be_bytes([self.0[13], self.0[14]]))
+    }
+}
+
+/// Like a token, it is all that a client needs to speak for the session: never logged.
+impl fmt::Debug for EngineSid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EngineSid(..)")
+    }
+}
+
 /// A bearer token: the user it belongs to and a secret of 128 bits, 43 characters of base64url on the wire.
 ///
 /// The user id inside lets any shard find the home shard before anything is looked up. Never logged: `Debug` hides it.
@@ -162,6 +201,16 @@ mod tests {
         for bad in ["", "x", &text[..42], &format!("{text}A"), &text.replace(&text[..1], "!"), "ä".repeat(21).as_str()]
         {
             assert_eq!(Token::decode(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn engine_sid_round_trips_and_names_its_shard() {
+        let sid = EngineSid::draw(ShardId(513), &mut Random::from_seed(3));
+        let text = sid.encode();
+        assert_eq!((text.len(), sid.shard(), EngineSid::decode(&text)), (20, ShardId(513), Some(sid)));
+        for bad in ["", &text[..19], &format!("{text}A"), &text.replace(&text[..1], "!")] {
+            assert_eq!(EngineSid::decode(bad), None, "{bad}");
         }
     }
 

@@ -23,6 +23,12 @@ pub const PING_INTERVAL_MS: u64 = 25_000;
 pub const PING_TIMEOUT_MS: u64 = 60_000;
 /// A connection that has not authenticated by then is closed (contract 8, D16).
 pub const UNBOUND_TIMEOUT_MS: u64 = 30_000;
+/// Time from a WebSocket that wants to take a session over to its taking over (engine.io, `upgradeTimeout`).
+pub const UPGRADE_TIMEOUT_MS: u64 = 10_000;
+/// Attachments of one Socket.IO packet; more are a malformed packet (the clients' own parser allows 10).
+pub const ATTACHMENTS_MAX: usize = 10;
+/// Time for all attachments of a packet to come.
+pub const ATTACHMENTS_TIMEOUT_MS: u64 = 10_000;
 /// Time for the peer to answer a WebSocket close frame before the socket is closed anyway (RFC 6455 7.1.1).
 pub const CLOSE_TIMEOUT_MS: u64 = 2_000;
 /// Living connections of one user; over it the oldest is told and closed.

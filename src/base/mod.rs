@@ -10,6 +10,6 @@ pub mod random;
 pub mod time;
 
 pub use collections::{Map, Set};
-pub use id::{CallId, ConnId, InviteId, ShardId, Token, TokenHash, UserId};
+pub use id::{CallId, ConnId, EngineSid, InviteId, ShardId, Token, TokenHash, UserId};
 pub use random::Random;
 pub use time::Time;

@@ -20,6 +20,10 @@ pub enum CloseReason {
     ConnectTimeout,
     /// The product refused the connection, in a dialect that has no other way to say so.
     ConnectRefused,
+    /// A WebSocket that was to take a session over did not in time.
+    UpgradeTimeout,
+    /// Two polls, or two posts, of one session at the same time: nobody could say in which order they count.
+    RequestsOverlap,
     /// The request head did not come in time.
     HeadTimeout,
     /// The request body did not come in time.
@@ -61,6 +65,8 @@ impl CloseReason {
             Self::UnboundTimeout => "unbound_timeout",
             Self::ConnectTimeout => "connect_timeout",
             Self::ConnectRefused => "connect_refused",
+            Self::UpgradeTimeout => "upgrade_timeout",
+            Self::RequestsOverlap => "requests_overlap",
             Self::HeadTimeout => "head_timeout",
             Self::BodyTimeout => "body_timeout",
             Self::IdleTimeout => "idle_timeout",
@@ -105,7 +111,7 @@ impl CloseReason {
             Self::MessageTooBig => CloseCode::Size,
             Self::BadRequest => CloseCode::Protocol,
             Self::SessionInvalidated | Self::Banned | Self::TooManyEvents | Self::ConnectRefused => CloseCode::Policy,
-            Self::UnboundTimeout | Self::ConnectTimeout => CloseCode::Policy,
+            Self::UnboundTimeout | Self::ConnectTimeout | Self::UpgradeTimeout => CloseCode::Policy,
             Self::TooManyConnections => CloseCode::Again,
             Self::ServerShutdown => CloseCode::Away,
             Self::HandlerPanicked => CloseCode::Error,

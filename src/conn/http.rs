@@ -5,14 +5,15 @@
 
 use bytes::Bytes;
 
+use super::probe::Probe;
 use super::socket::{Closing, Socket};
 use super::{CloseReason, Context, Output, Stage, Step};
-use crate::base::Time;
 use crate::base::limits::HEAD_BYTES_MAX;
+use crate::base::{EngineSid, Time};
 use crate::wire::forwarded::client_address;
 use crate::wire::http::{Body, Head, HttpError, Reply, decode_head, encode_response, head_length};
 use crate::wire::http::{Method, Response};
-use crate::wire::upgrade::{Dialect, answer_handshake, refuse_engine_open, refuse_plain_open};
+use crate::wire::upgrade::{Dialect, EngineAsk, answer_handshake, decode_engine_ask, refuse_plain_open};
 
 const HEAD_TOO_LARGE: HttpError = HttpError { status: 431, error: "Request head too large" };
 const HEAD_LATE: HttpError = HttpError { status: 408, error: "Request head took too long" };
@@ -32,7 +33,7 @@ enum State {
     /// Waiting for the rest of a body.
     Body { until: Time, receiving: Box<(Head, Body)> },
     /// A request is with the caller.
-    Asked(Reply),
+    Asked { reply: Reply, upgrades: Option<EngineSid> },
 }
 
 impl Http {
@@ -43,14 +44,14 @@ impl Http {
 
     /// Whether a request is with the caller, so that nothing may be read.
     pub fn is_asked(&self) -> bool {
-        matches!(self.state, State::Asked(_))
+        matches!(self.state, State::Asked { .. })
     }
 
     /// When the client is late with what it owes; the caller's own time is not measured here.
     pub fn deadline(&self) -> Option<Time> {
         match self.state {
             State::Idle { until } | State::Head { until, .. } | State::Body { until, .. } => Some(until),
-            State::Asked(_) => None,
+            State::Asked { .. } => None,
         }
     }
 
@@ -62,7 +63,7 @@ impl Http {
     /// Reads on: a head, the body behind it, then nothing until the request is answered.
     pub fn step(&mut self, context: &mut Context, bytes: &[u8]) -> Step {
         match &mut self.state {
-            State::Asked(_) => Step::Wait,
+            State::Asked { .. } => Step::Wait,
             // An empty line before a request is no request (RFC 9112 2.2), and does not extend any time.
             State::Idle { .. } if bytes.starts_with(b"\r\n") => Step::Used(2),
             State::Idle { .. } if bytes.is_empty() => Step::Wait,
@@ -79,15 +80,22 @@ impl Http {
                 .unwrap_or_else(|error| Step::Become(bytes.len(), refuse(context, error, CloseReason::BadRequest))),
             State::Body { receiving, .. } => match receiving.1.decode(bytes) {
                 Ok(used) => self.body_advanced(context, used),
-                Err(error) => Step::Become(bytes.len(), refuse(context, error, reason(error))),
+                Err(error) => {
+                    self.lose_post(context, reason(error));
+                    Step::Become(bytes.len(), refuse(context, error, reason(error)))
+                }
             },
         }
     }
 
     /// Answers the request that is with the caller; nothing when there is none.
     pub fn respond(&mut self, context: &mut Context, response: &Response) -> Option<Stage> {
-        let State::Asked(reply) = self.state else { return None };
-        self.answer(context, reply, response)
+        let State::Asked { reply, upgrades } = self.state else { return None };
+        let next = self.answer(context, reply, response);
+        match upgrades {
+            Some(sid) if response.status == 101 => Some(Stage::Probe(Probe::new(context.now, sid))),
+            _ => next,
+        }
     }
 
     /// Ends the connection, behind the response in flight if there is one.
@@ -118,7 +126,10 @@ impl Http {
             State::Idle { .. } => context.closed(CloseReason::IdleTimeout),
             State::Head { .. } if received => refuse(context, HEAD_LATE, CloseReason::HeadTimeout),
             State::Head { .. } => context.closed(CloseReason::HeadTimeout),
-            _ => refuse(context, BODY_LATE, CloseReason::BodyTimeout),
+            _ => {
+                self.lose_post(context, CloseReason::BodyTimeout);
+                refuse(context, BODY_LATE, CloseReason::BodyTimeout)
+            }
         })
     }
 
@@ -142,9 +153,17 @@ impl Http {
     /// for leave to send it gets that here, in the order of the requests).
     fn begin(&mut self, context: &mut Context, head: Head, length: usize) -> Step {
         *context.address = client_address(context.peer, &context.settings.trusted_proxies, &head.request);
-        let body = match Body::new(head.framing, context.settings.body_bytes_max) {
+        // What is posted to a session may be as long as a message of a WebSocket (contract 3.1, `maxPayload`).
+        let bytes_max = match Dialect::of(&head.request.path) {
+            Some(Dialect::SocketIo) => context.settings.message_bytes_max,
+            _ => context.settings.body_bytes_max,
+        };
+        let body = match Body::new(head.framing, bytes_max) {
             Ok(body) => body,
-            Err(error) => return Step::Become(length, refuse(context, error, reason(error))),
+            Err(error) => {
+                lose_post(context, &head, reason(error));
+                return Step::Become(length, refuse(context, error, reason(error)));
+            }
         };
         if body.is_complete() {
             return self.complete(context, head, length);
@@ -175,32 +194,55 @@ impl Http {
 
     /// A request is whole: hand it up, or answer what is the connection's own to answer.
     ///
-    /// Its own is everything on the Engine.IO path and on `/ws` but a CORS preflight. A request to upgrade
-    /// any other path is an ordinary request: a server may ignore `Upgrade` (RFC 9110 7.8).
+    /// Its own is everything on `/ws` and a session that begins by WebSocket, but no CORS preflight. A request to
+    /// upgrade any other path is an ordinary request: a server may ignore `Upgrade` (RFC 9110 7.8).
     fn complete(&mut self, context: &mut Context, head: Head, used: usize) -> Step {
         let reply = Reply {
             is_http_11: head.is_http_11,
             keep_alive: head.keep_alive,
             without_body: head.request.method == Method::Head,
         };
-        let dialect = match Dialect::of(&head.request.path) {
-            Some(dialect) if head.request.method != Method::Options => dialect,
-            _ => {
-                self.state = State::Asked(reply);
-                context.outbox.push(Output::Request(Box::new(head.request)));
-                return Step::Used(used);
-            }
-        };
+        let dialect = Dialect::of(&head.request.path).filter(|_| head.request.method != Method::Options);
         let refusal = match dialect {
-            Dialect::SocketIo => refuse_engine_open(&head),
-            Dialect::Plain => refuse_plain_open(&head),
+            None => return self.ask(context, reply, None, Output::Request(Box::new(head.request)), used),
+            Some(Dialect::SocketIo) => match decode_engine_ask(&head) {
+                Ok(EngineAsk::OpenSocket) => None,
+                ask => {
+                    let upgrades = if let Ok(EngineAsk::Upgrade(sid)) = ask { Some(sid) } else { None };
+                    let output = Output::Engine { ask, request: Box::new(head.request) };
+                    return self.ask(context, reply, upgrades, output, used);
+                }
+            },
+            Some(Dialect::Plain) => refuse_plain_open(&head),
         };
         let response = refusal.unwrap_or_else(|| answer_handshake(&head.request));
         if response.status != 101 {
             self.closes = Some(CloseReason::BadRequest);
         }
         let next = self.answer(context, reply, &response);
-        Step::Become(used, next.unwrap_or_else(|| Stage::Socket(Socket::open(context, dialect))))
+        let open = |dialect| Stage::Socket(Socket::open(context, dialect));
+        Step::Become(used, next.or_else(|| dialect.map(open)).unwrap_or(Stage::Closed))
+    }
+
+    /// Hands a request to the caller.
+    fn ask(
+        &mut self,
+        context: &mut Context,
+        reply: Reply,
+        upgrades: Option<EngineSid>,
+        output: Output,
+        used: usize,
+    ) -> Step {
+        self.state = State::Asked { reply, upgrades };
+        context.outbox.push(output);
+        Step::Used(used)
+    }
+
+    /// The body that is being received will not be whole.
+    pub fn lose_post(&self, context: &mut Context, reason: CloseReason) {
+        if let State::Body { receiving, .. } = &self.state {
+            lose_post(context, &receiving.0, reason);
+        }
     }
 
     /// Writes a response, and ends the connection if it was the last.
@@ -213,6 +255,14 @@ impl Http {
             return None;
         }
         Some(context.closed(self.closes.unwrap_or(CloseReason::Finished)))
+    }
+}
+
+/// Tells the session for which a body was meant that it does not come: what the client said in it cannot be left out.
+fn lose_post(context: &mut Context, head: &Head, reason: CloseReason) {
+    let is_engine = Dialect::of(&head.request.path) == Some(Dialect::SocketIo);
+    if let Some(Ok(EngineAsk::Post(sid))) = is_engine.then(|| decode_engine_ask(head)) {
+        context.outbox.push(Output::PostFailed { sid, reason });
     }
 }
 

@@ -8,9 +8,12 @@
 //! `outbox_bytes_max`, over which the client is closed. It reads no clock, does no I/O and knows no user.
 
 mod close;
+mod frames;
 mod http;
 mod outbox;
 mod output;
+mod packets;
+mod probe;
 mod settings;
 mod socket;
 
@@ -18,16 +21,21 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
+use sha2::{Digest, Sha256};
 
 pub use close::CloseReason;
 pub use output::Output;
 pub use settings::Settings;
 
-use crate::base::Time;
+use crate::base::{EngineSid, Time};
 use crate::wire::http::Response;
+use crate::wire::{engineio, websocket};
 use http::Http;
 use outbox::Outbox;
+use probe::Probe;
 use socket::{Closing, Socket};
 
 /// One client.
@@ -47,6 +55,8 @@ pub struct Conn {
 /// Where in its life a connection is.
 enum Stage {
     Http(Http),
+    /// A WebSocket that is to take a session over.
+    Probe(Probe),
     Socket(Socket),
     Closing(Closing),
     Closed,
@@ -78,6 +88,12 @@ impl Context<'_> {
         self.outbox.push(Output::Close(reason));
         Stage::Closed
     }
+
+    /// An id that the client hears: 120 bits in 20 characters, unlike for each purpose, telling nothing of the seed.
+    fn session_id(&self, purpose: &str) -> String {
+        let digest = Sha256::new().chain_update(self.sid_seed).chain_update(purpose).finalize();
+        URL_SAFE_NO_PAD.encode(&digest[..15])
+    }
 }
 
 impl Conn {
@@ -95,6 +111,73 @@ impl Conn {
             rest: Vec::new(),
             is_ended: false,
         }
+    }
+
+    /// A session by polling, which has no socket: requests of other connections, the first of them from `address`, bring
+    /// it payloads ([`Conn::receive`], one at a time and whole, once [`Conn::is_drained`]) and fetch its own
+    /// ([`Conn::take_payload`]).
+    pub fn polling(now: Time, settings: Arc<Settings>, address: IpAddr, sid_seed: [u8; 16], sid: EngineSid) -> Self {
+        let outbox = Outbox::of_payloads(settings.outbox_bytes_max);
+        let mut conn = Self { outbox, ..Self::new(now, settings, address, sid_seed) };
+        let (_, mut context) = conn.split(now);
+        conn.stage = Stage::Socket(Socket::open_polling(&mut context, sid));
+        conn
+    }
+
+    /// What the next poll is answered with; `None` while there is nothing to say. The last word of a session ends it.
+    pub fn take_payload(&mut self, now: Time) -> Option<Bytes> {
+        let payload = self.outbox.take_payload()?;
+        let (stage, mut context) = self.split(now);
+        if let Stage::Closing(closing) = stage {
+            let reason = closing.reason;
+            self.stage = context.closed(reason);
+        }
+        Some(payload)
+    }
+
+    /// Gives a poll that waits something to end with, so that the client may upgrade.
+    pub fn release_poll(&mut self, now: Time) {
+        let (Stage::Socket(socket), mut context) = self.split(now) else { return };
+        if socket.is_polling() && !context.outbox.has_bytes() {
+            socket.write_text(&mut context, &[engineio::NOOP]);
+        }
+    }
+
+    /// Goes on over the WebSocket of `carrier`, which had [`Output::Upgraded`]; nothing that waits on either is lost.
+    pub fn upgrade(&mut self, now: Time, carrier: Conn) {
+        let Stage::Socket(socket) = &mut self.stage else { return };
+        socket.upgrade();
+        self.address = carrier.address;
+        self.outbox.upgrade(carrier.outbox, |packet| websocket::encode_text(&[packet]));
+        self.rest = carrier.rest;
+        self.is_ended = carrier.is_ended;
+        self.resume(now);
+        self.settle(now);
+    }
+
+    /// Whether it is a session by polling, to its very end.
+    pub fn is_polling(&self) -> bool {
+        self.outbox.is_payload()
+    }
+
+    /// Whether it is one that has something to say.
+    pub fn has_payload(&self) -> bool {
+        self.is_polling() && self.outbox.has_bytes()
+    }
+
+    /// Whether more may be read while a request is answered: enough to notice the peer's end, no more.
+    pub fn may_read_ahead(&self) -> bool {
+        self.rest.is_empty() && !self.is_ended
+    }
+
+    /// Whether the peer sends no more.
+    pub fn is_ended(&self) -> bool {
+        self.is_ended
+    }
+
+    /// Whether all that was received is handed out and answered.
+    pub fn is_drained(&self) -> bool {
+        self.rest.is_empty() && !self.has_output() && !matches!(&self.stage, Stage::Socket(socket) if socket.is_asked())
     }
 
     /// Takes what was read. The bytes may be changed in place; what is unfinished is kept.
@@ -121,6 +204,8 @@ impl Conn {
         let (stage, mut context) = self.split(now);
         let next = match stage {
             Stage::Http(http) => http.timeout(&mut context, received),
+            Stage::Probe(probe) if probe.until <= now => Some(probe::close(&mut context, CloseReason::UpgradeTimeout)),
+            Stage::Probe(_) => None,
             Stage::Socket(socket) => socket.timeout(&mut context),
             Stage::Closing(closing) if closing.until <= now => Some(context.closed(closing.reason)),
             Stage::Closing(_) | Stage::Closed => None,
@@ -133,6 +218,7 @@ impl Conn {
     pub fn deadline(&self) -> Option<Time> {
         match &self.stage {
             Stage::Http(http) => http.deadline(),
+            Stage::Probe(probe) => Some(probe.until),
             Stage::Socket(socket) => Some(socket.deadline()),
             Stage::Closing(closing) => Some(closing.until),
             Stage::Closed => None,
@@ -166,6 +252,13 @@ impl Conn {
         self.settle(now);
     }
 
+    /// Answers an event that asked for it; nothing unless connected.
+    pub fn acknowledge(&mut self, now: Time, id: &str) {
+        let (Stage::Socket(socket), mut context) = self.split(now) else { return };
+        socket.acknowledge(&mut context, id);
+        self.settle(now);
+    }
+
     /// Sends an encoded event; nothing unless connected. A long one is shared by reference, not copied.
     pub fn send(&mut self, now: Time, event_json: &Bytes) {
         let (Stage::Socket(socket), mut context) = self.split(now) else { return };
@@ -193,6 +286,7 @@ impl Conn {
         let (stage, mut context) = self.split(now);
         let next = match stage {
             Stage::Http(http) => http.close(&mut context, reason),
+            Stage::Probe(_) => Some(probe::close(&mut context, reason)),
             Stage::Socket(socket) => Some(socket.close(&mut context, reason)),
             Stage::Closing(_) | Stage::Closed => None,
         };
@@ -204,6 +298,7 @@ impl Conn {
     pub fn wants_read(&self) -> bool {
         let is_open = match &self.stage {
             Stage::Http(http) => !http.is_asked(),
+            Stage::Probe(probe) => !probe.is_asked(),
             Stage::Socket(socket) => !socket.is_asked(),
             Stage::Closing(_) => true,
             Stage::Closed => false,
@@ -245,6 +340,7 @@ impl Conn {
     pub fn held_bytes(&self) -> usize {
         let unfinished = match &self.stage {
             Stage::Http(http) => http.held_bytes(),
+            Stage::Probe(probe) => probe.held_bytes(),
             Stage::Socket(socket) => socket.held_bytes(),
             Stage::Closing(_) | Stage::Closed => 0,
         };
@@ -258,6 +354,7 @@ impl Conn {
             let (stage, mut context) = self.split(now);
             let step = match stage {
                 Stage::Http(http) => http.step(&mut context, &bytes[used..]),
+                Stage::Probe(probe) => probe.step(&mut context, &mut bytes[used..]),
                 Stage::Socket(socket) => socket.step(&mut context, &mut bytes[used..]),
                 Stage::Closing(closing) => closing.step(&mut context, &mut bytes[used..]),
                 Stage::Closed => return bytes.len(),
@@ -287,8 +384,12 @@ impl Conn {
         let next = match stage {
             Stage::Closed => None,
             Stage::Socket(socket) if is_full => Some(socket.abandon(&mut context, CloseReason::SlowReader)),
-            Stage::Http(_) if is_full => Some(context.closed(CloseReason::SlowReader)),
-            Stage::Http(http) if is_ended && !http.is_asked() => Some(context.closed(CloseReason::PeerClosed)),
+            Stage::Http(_) | Stage::Probe(_) if is_full => Some(context.closed(CloseReason::SlowReader)),
+            Stage::Probe(_) if is_ended => Some(context.closed(CloseReason::PeerReset)),
+            Stage::Http(http) if is_ended && !http.is_asked() => {
+                http.lose_post(&mut context, CloseReason::PeerReset);
+                Some(context.closed(CloseReason::PeerClosed))
+            }
             Stage::Socket(socket) if is_ended => Some(socket.abandon(&mut context, CloseReason::PeerReset)),
             Stage::Closing(closing) if is_full || is_ended => Some(context.closed(closing.reason)),
             _ => None,

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::Output;
+use crate::wire::engineio;
 
 /// An empty queue of more places than this gives its memory back.
 const PLACES_KEPT: usize = 4;
@@ -24,12 +25,31 @@ pub(super) struct Outbox {
     ends_in_pong: bool,
     /// Whether anything was written since [`Outbox::take_progress`].
     has_progress: bool,
+    /// Polling: the chunks are packets, to leave as one payload, with [`SEPARATOR`] between them.
+    is_payload: bool,
 }
+
+/// A chunk of its own between two packets. No packet is as short as this and as strange.
+const SEPARATOR: Bytes = Bytes::from_static(&[engineio::SEPARATOR]);
 
 impl Outbox {
     pub fn new(bytes_max: usize) -> Self {
         let (chunks, outputs) = (VecDeque::new(), VecDeque::new());
-        Self { chunks, outputs, bytes: 0, bytes_max, is_full: false, ends_in_pong: false, has_progress: false }
+        Self {
+            chunks,
+            outputs,
+            bytes: 0,
+            bytes_max,
+            is_full: false,
+            ends_in_pong: false,
+            has_progress: false,
+            is_payload: false,
+        }
+    }
+
+    /// For a session by polling.
+    pub fn of_payloads(bytes_max: usize) -> Self {
+        Self { is_payload: true, ..Self::new(bytes_max) }
     }
 
     /// Queues an output.
@@ -49,6 +69,10 @@ impl Outbox {
             self.is_full = true;
             return;
         }
+        if self.is_payload && self.bytes > 0 {
+            self.bytes += 1;
+            self.chunks.push_back(SEPARATOR);
+        }
         self.bytes += length;
         self.ends_in_pong = false;
         self.chunks.extend([head, body].into_iter().filter(|chunk| !chunk.is_empty()));
@@ -67,9 +91,37 @@ impl Outbox {
         self.ends_in_pong = !self.is_full;
     }
 
+    /// Whether it is that of a session by polling.
+    pub fn is_payload(&self) -> bool {
+        self.is_payload
+    }
+
+    /// All packets that wait, as one payload; `None` when there are none.
+    pub fn take_payload(&mut self) -> Option<Bytes> {
+        let chunks = std::mem::take(&mut self.chunks);
+        self.bytes = 0;
+        match chunks.len() {
+            0 => None,
+            1 => chunks.into_iter().next(),
+            _ => Some(Bytes::from(concat(&chunks))),
+        }
+    }
+
+    /// From now on the WebSocket of `carrier` is written to: first what it had still to say, then the packets that
+    /// waited for a poll, each as `frame` makes it.
+    pub fn upgrade(&mut self, carrier: Outbox, frame: impl Fn(&[u8]) -> Bytes) {
+        let packets: Vec<Bytes> = Vec::from(std::mem::take(&mut self.chunks));
+        let outputs = std::mem::take(&mut self.outputs);
+        *self = Self { outputs, bytes_max: self.bytes_max, ..carrier };
+        for packet in packets.split(|chunk| *chunk == SEPARATOR).filter(|packet| !packet.is_empty()) {
+            self.write(frame(&concat(packet)));
+        }
+    }
+
     /// Forgets the chunks that nobody will read.
     pub fn discard_writes(&mut self) {
         self.chunks = VecDeque::new();
+        self.bytes = 0;
         self.ends_in_pong = false;
     }
 
@@ -117,6 +169,13 @@ impl Outbox {
     pub fn is_full(&self) -> bool {
         self.is_full
     }
+}
+
+fn concat<'a>(chunks: impl IntoIterator<Item = &'a Bytes>) -> Vec<u8> {
+    chunks.into_iter().fold(Vec::new(), |mut whole, chunk| {
+        whole.extend_from_slice(chunk);
+        whole
+    })
 }
 
 fn give_back<T>(queue: &mut VecDeque<T>) {

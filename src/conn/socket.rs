@@ -1,53 +1,51 @@
-//! The WebSocket stage of a connection: messages out of frames, heartbeats, the closing handshake, and what Engine.IO
-//! and Socket.IO say in the messages.
+//! A session over WebSocket or polling: its heartbeat, its beginning and end, and what is said in it.
 //!
-//! Bound: one message of `message_bytes_max`, fragments and the unfinished frame together. Which events exist and what
-//! they do is not known here. Where the protocols leave it open, the behaviour is engine.io 6's and socket.io 4's.
+//! What the messages mean is in [`super::packets`], the frames that carry them in [`super::frames`]; by polling they
+//! come as the packets of payloads. Where the protocols leave it open, the behaviour is engine.io 6's and socket.io 4's.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use sha2::{Digest, Sha256};
 
+use super::frames::{Failure, Frames, MALFORMED, Message};
+use super::packets::Attached;
 use super::{CloseReason, Context, Output, Stage, Step};
-use crate::base::{Time, Token};
-use crate::message::client::Refusal;
-use crate::message::{ClientEvent, Leave};
+use crate::base::{EngineSid, Time, Token};
+use crate::message::Leave;
 use crate::wire::upgrade::Dialect;
-use crate::wire::websocket::{self, CloseCode, Control, Data, EncodedHeader, Frame, OpCode, decode_frame};
+use crate::wire::websocket::{self, CloseCode, Control, Data, EncodedHeader, OpCode, decode_frame};
 use crate::wire::{engineio, socketio};
 
 /// Events shorter than this are copied behind their frame header; longer ones are shared.
 const JOINED_BYTES_MAX: usize = 512;
 
-/// What the peer did that ends the connection.
-type Failure = CloseReason;
-
-const MALFORMED: Failure = CloseReason::ProtocolError(1002);
-const UNSUPPORTED: Failure = CloseReason::ProtocolError(1003);
-const NOT_UTF8: Failure = CloseReason::ProtocolError(1007);
-
-/// An open WebSocket. Its heartbeat runs from the upgrade on, whether or not a session is connected inside.
+/// An open session. Its heartbeat runs from the beginning on, whether or not a client is connected inside.
 pub(super) struct Socket {
-    dialect: Dialect,
-    session: Session,
+    pub dialect: Dialect,
+    pub session: Session,
     /// The caller has heard of this client and not that it left.
     is_known: bool,
-    /// The fragments of an unfinished text message.
-    fragments: Option<Vec<u8>>,
+    pub transport: Transport,
+    /// A packet whose attachments have not all come.
+    pub attached: Option<Box<Attached>>,
     heartbeat: Heartbeat,
     /// When a client that is nobody is closed.
     pub unbound_until: Option<Time>,
 }
 
-/// How far the session inside the WebSocket is.
+/// How far the session inside is.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Session {
+pub(super) enum Session {
     /// Not connected: no CONNECT yet, or it was refused.
     Opened,
     /// A CONNECT is with the caller.
     Asked,
     Connected,
+}
+
+/// How messages come and go.
+pub(super) enum Transport {
+    WebSocket(Frames),
+    /// Requests that belong to other connections bring and fetch payloads.
+    Polling,
 }
 
 /// Ping, wait for the pong, pause, ping (Engine.IO v4, heartbeat).
@@ -66,27 +64,34 @@ pub(super) struct Closing {
 }
 
 impl Socket {
-    /// The socket after the handshake was answered.
+    /// The session after the WebSocket handshake was answered.
     pub fn open(context: &mut Context, dialect: Dialect) -> Self {
-        let settings = context.settings;
-        let mut socket = Self {
-            dialect,
-            session: Session::Opened,
-            is_known: false,
-            fragments: None,
-            heartbeat: Heartbeat { at: context.now + settings.ping_interval_ms, is_waiting: false },
-            unbound_until: Some(context.now + settings.unbound_timeout_ms),
-        };
+        let mut socket = Self::new(context, dialect, Transport::WebSocket(Frames::default()));
         match dialect {
-            Dialect::SocketIo => {
-                let sid = session_id(context.sid_seed, "Engine.IO");
-                let (interval, timeout) = (settings.ping_interval_ms, settings.ping_timeout_ms);
-                let open = engineio::encode_open(&sid, interval, timeout, settings.message_bytes_max);
-                context.outbox.write(websocket::encode_text(&[open.as_bytes()]));
-            }
+            Dialect::SocketIo => socket.write_open(context, &context.session_id("Engine.IO")),
             Dialect::Plain => socket.ask(context, None),
         }
         socket
+    }
+
+    /// A session that is spoken to by polling.
+    pub fn open_polling(context: &mut Context, sid: EngineSid) -> Self {
+        let socket = Self::new(context, Dialect::SocketIo, Transport::Polling);
+        socket.write_open(context, &sid.encode());
+        socket
+    }
+
+    fn new(context: &Context, dialect: Dialect, transport: Transport) -> Self {
+        let settings = context.settings;
+        Self {
+            dialect,
+            session: Session::Opened,
+            is_known: false,
+            transport,
+            attached: None,
+            heartbeat: Heartbeat { at: context.now + settings.ping_interval_ms, is_waiting: false },
+            unbound_until: Some(context.now + settings.unbound_timeout_ms),
+        }
     }
 
     /// Whether a CONNECT is with the caller: what the client says behind it waits for the answer.
@@ -94,38 +99,54 @@ impl Socket {
         self.session == Session::Asked
     }
 
-    /// When the next heartbeat, its answer, or the client's identity is due.
+    /// Whether it is spoken to by polling.
+    pub fn is_polling(&self) -> bool {
+        matches!(self.transport, Transport::Polling)
+    }
+
+    /// When the next heartbeat, its answer, the client's identity or an attachment is due.
     pub fn deadline(&self) -> Time {
-        self.unbound_until.map_or(self.heartbeat.at, |until| until.min(self.heartbeat.at))
+        let others = [self.unbound_until, self.attached.as_ref().map(|attached| attached.until)];
+        others.into_iter().flatten().fold(self.heartbeat.at, Time::min)
     }
 
     /// Bytes held in memory of its own.
     pub fn held_bytes(&self) -> usize {
-        self.fragments.as_ref().map_or(0, Vec::capacity)
+        let attached = self.attached.as_ref().map_or(0, |attached| attached.held_bytes());
+        attached + if let Transport::WebSocket(frames) = &self.transport { frames.held_bytes() } else { 0 }
     }
 
-    /// Takes the next frame. One that breaks a rule fails the connection (RFC 6455 7.1.7): what follows is not read.
+    /// Takes the next frame or packet. One that breaks a rule fails the session: what follows is not read.
     pub fn step(&mut self, context: &mut Context, bytes: &mut [u8]) -> Step {
         if self.is_asked() {
             return Step::Wait;
         }
-        let held = self.fragments.as_ref().map_or(0, Vec::len);
-        match decode_frame(bytes, context.settings.message_bytes_max - held) {
-            Ok(None) => Step::Wait,
-            Ok(Some(frame)) => {
-                let length = frame.length;
-                match self.receive(context, &frame) {
-                    Ok(None) => Step::Used(length),
-                    Ok(Some(stage)) => Step::Become(length, stage),
-                    Err(failure) => Step::Become(length, self.close(context, failure)),
-                }
+        let all = bytes.len();
+        let message_bytes_max = context.settings.message_bytes_max;
+        let taken = match &mut self.transport {
+            Transport::Polling if bytes.is_empty() => Ok(None),
+            // An empty packet behind the last separator.
+            Transport::Polling if bytes.ends_with(&[engineio::SEPARATOR]) => Err(MALFORMED),
+            Transport::Polling => {
+                let (packet, used) = engineio::first_packet(bytes);
+                self.payload_packet(context, packet).map(|stage| Some((used, stage)))
             }
-            Err(CloseCode::Size) => Step::Become(bytes.len(), self.close(context, CloseReason::MessageTooBig)),
-            Err(code) => Step::Become(bytes.len(), self.close(context, CloseReason::ProtocolError(code.into()))),
+            Transport::WebSocket(frames) => {
+                let mut frames = std::mem::take(frames);
+                let taken = frames.next(bytes, message_bytes_max, |message| self.receive(context, message));
+                self.transport = Transport::WebSocket(frames);
+                taken
+            }
+        };
+        match taken {
+            Ok(None) => Step::Wait,
+            Ok(Some((length, None))) => Step::Used(length),
+            Ok(Some((length, Some(stage)))) => Step::Become(length, stage),
+            Err(failure) => Step::Become(all, self.close(context, failure)),
         }
     }
 
-    /// Closes who stays nobody (contract 8, D16), pings, and gives up on who does not answer.
+    /// Closes who stays nobody (contract 8, D16) or owes attachments, pings, and gives up on who does not answer.
     ///
     /// Socket.IO has a time of its own for the CONNECT (45 s); the unbound timeout is shorter and covers it.
     pub fn timeout(&mut self, context: &mut Context) -> Option<Stage> {
@@ -134,6 +155,9 @@ impl Socket {
             let reason = if is_connected { CloseReason::UnboundTimeout } else { CloseReason::ConnectTimeout };
             return Some(self.close(context, reason));
         }
+        if self.attached.as_ref().is_some_and(|attached| attached.until <= context.now) {
+            return Some(self.close(context, MALFORMED));
+        }
         if self.heartbeat.at > context.now {
             return None;
         }
@@ -141,10 +165,10 @@ impl Socket {
             return Some(self.abandon(context, CloseReason::PingTimeout));
         }
         self.heartbeat = Heartbeat { at: context.now + context.settings.ping_timeout_ms, is_waiting: true };
-        context.outbox.write(match self.dialect {
-            Dialect::SocketIo => websocket::encode_text(&[engineio::PING.as_bytes()]),
-            Dialect::Plain => websocket::encode_frame(OpCode::Control(Control::Ping), &[]),
-        });
+        match self.dialect {
+            Dialect::SocketIo => self.write_text(context, &[engineio::PING]),
+            Dialect::Plain => context.outbox.write(websocket::encode_frame(OpCode::Control(Control::Ping), &[])),
+        }
         None
     }
 
@@ -155,8 +179,8 @@ impl Socket {
         }
         self.session = Session::Connected;
         if self.dialect == Dialect::SocketIo {
-            let sid = session_id(context.sid_seed, "Socket.IO");
-            self.write_packet(context, &socketio::encode_connected(&sid));
+            let sid = context.session_id("Socket.IO");
+            self.write_packet(context, &socketio::encode_connected("/", &sid));
         }
     }
 
@@ -174,7 +198,14 @@ impl Socket {
         None
     }
 
-    /// Writes an event as one unfragmented text frame.
+    /// Answers an event that asked for it; nothing unless connected.
+    pub fn acknowledge(&self, context: &mut Context, id: &str) {
+        if self.session == Session::Connected {
+            self.write_packet(context, &socketio::encode_ack(id));
+        }
+    }
+
+    /// Writes an event: one unfragmented text frame, or one packet of the next payload.
     pub fn send(&mut self, context: &mut Context, event_json: &Bytes) {
         if self.session != Session::Connected {
             return;
@@ -183,19 +214,22 @@ impl Socket {
             Dialect::SocketIo => &[engineio::MESSAGE, socketio::EVENT],
             Dialect::Plain => &[],
         };
-        let prefix_length: usize = prefix.iter().map(|part| part.len()).sum();
-        let header = EncodedHeader::new(OpCode::Data(Data::Text), prefix_length + event_json.len());
         let is_joined = event_json.len() < JOINED_BYTES_MAX;
-        let joined_length = if is_joined { event_json.len() } else { 0 };
-        let mut head = Vec::with_capacity(header.as_bytes().len() + prefix_length + joined_length);
-        head.extend_from_slice(header.as_bytes());
+        let joined: &[u8] = if is_joined { event_json } else { &[] };
+        let prefix_length: usize = prefix.iter().map(|part| part.len()).sum();
+        let mut head = Vec::with_capacity(10 + prefix_length + joined.len());
+        if !self.is_polling() {
+            let header = EncodedHeader::new(OpCode::Data(Data::Text), prefix_length + event_json.len());
+            head.extend_from_slice(header.as_bytes());
+        }
         prefix.iter().for_each(|part| head.extend_from_slice(part.as_bytes()));
-        head.extend_from_slice(&event_json[..joined_length]);
+        head.extend_from_slice(joined);
         let body = if is_joined { Bytes::new() } else { event_json.clone() };
         context.outbox.write_pair(Bytes::from(head), body);
     }
 
-    /// Ends the session in order (RFC 6455 7.1.2), or at once when the peer cannot be told.
+    /// Ends the session in order (RFC 6455 7.1.2; by polling, with a close packet), or at once when the peer cannot
+    /// be told.
     pub fn close(&mut self, context: &mut Context, reason: CloseReason) -> Stage {
         if reason.is_abrupt() {
             return self.abandon(context, reason);
@@ -204,99 +238,100 @@ impl Socket {
         if reason.disconnects() && is_connected && self.dialect == Dialect::SocketIo {
             self.write_packet(context, socketio::DISCONNECT);
         }
-        context.outbox.write(websocket::encode_close(Some(reason.code())));
+        match self.transport {
+            Transport::Polling => self.write_text(context, &[engineio::CLOSE]),
+            Transport::WebSocket(_) => context.outbox.write(websocket::encode_close(Some(reason.code()))),
+        }
         self.leave(context, reason.leave());
         let until = context.now + context.settings.close_timeout_ms;
-        Stage::Closing(Closing { until, reason, is_deaf: reason.is_failure() })
+        Stage::Closing(Closing { until, reason, is_deaf: reason.is_failure() || self.is_polling() })
     }
 
     /// Ends the session without a word.
     pub fn abandon(&mut self, context: &mut Context, reason: CloseReason) -> Stage {
         context.outbox.discard_writes();
+        if self.is_polling() {
+            // For a poll that may wait; a WebSocket that is lost has nobody to tell.
+            self.write_text(context, &[engineio::CLOSE]);
+        }
         self.leave(context, reason.leave());
         context.closed(reason)
     }
 
-    /// One frame of the peer: control frames may come between fragments (RFC 6455 5.4), data frames may not.
-    fn receive(&mut self, context: &mut Context, frame: &Frame) -> Result<Option<Stage>, Failure> {
-        // Any frame is a sign of life, as any packet is to engine.io; only a pong ends the wait.
-        if self.heartbeat.is_waiting {
-            self.heartbeat.at = context.now + context.settings.ping_timeout_ms;
-        }
-        match frame.opcode {
-            OpCode::Control(Control::Close) => self.peer_closed(context, frame.payload).map(Some),
-            OpCode::Control(Control::Ping) => {
-                let pong = websocket::encode_frame(OpCode::Control(Control::Pong), &[frame.payload]);
+    /// Goes on by WebSocket.
+    pub fn upgrade(&mut self) {
+        self.transport = Transport::WebSocket(Frames::default());
+    }
+
+    /// Hands a CONNECT to the caller, who answers it once.
+    pub fn ask(&mut self, context: &mut Context, token: Option<Token>) {
+        self.session = Session::Asked;
+        self.is_known = true;
+        context.outbox.push(Output::Connect { token });
+    }
+
+    /// The answer to a heartbeat: the next pause begins.
+    pub fn pong(&mut self, context: &Context) {
+        self.heartbeat = Heartbeat { at: context.now + context.settings.ping_interval_ms, is_waiting: false };
+    }
+
+    /// Writes a text message whose parts these are.
+    pub fn write_text(&self, context: &mut Context, parts: &[&str]) {
+        context.outbox.write(match self.transport {
+            Transport::Polling => Bytes::from(parts.concat()),
+            Transport::WebSocket(_) => {
+                let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
+                websocket::encode_text(&parts)
+            }
+        });
+    }
+
+    /// Writes a Socket.IO packet.
+    pub fn write_packet(&self, context: &mut Context, packet: &str) {
+        self.write_text(context, &[engineio::MESSAGE, packet]);
+    }
+
+    fn write_open(&self, context: &mut Context, sid: &str) {
+        let settings = context.settings;
+        let (interval, timeout) = (settings.ping_interval_ms, settings.ping_timeout_ms);
+        let open = engineio::encode_open(sid, self.is_polling(), interval, timeout, settings.message_bytes_max);
+        self.write_text(context, &[&open]);
+    }
+
+    /// One message of the peer, or a frame between.
+    fn receive(&mut self, context: &mut Context, message: Message) -> Result<Option<Stage>, Failure> {
+        self.heard(context);
+        match message {
+            Message::Text(text) => self.text(context, text),
+            Message::Binary(bytes) => self.binary(context, bytes),
+            Message::Close(payload) => self.peer_closed(context, payload).map(Some),
+            Message::Ping(payload) => {
+                let pong = websocket::encode_frame(OpCode::Control(Control::Pong), &[payload]);
                 context.outbox.write_pong(pong);
                 Ok(None)
             }
-            OpCode::Control(_) => {
+            Message::Pong => {
                 if self.dialect == Dialect::Plain {
                     self.pong(context);
                 }
                 Ok(None)
             }
-            OpCode::Data(Data::Continue) => self.continued(context, frame),
-            OpCode::Data(_) if self.fragments.is_some() => Err(MALFORMED),
-            OpCode::Data(Data::Text) if frame.is_final => self.text(context, frame.payload),
-            OpCode::Data(Data::Text) => {
-                self.fragments = Some(frame.payload.to_vec());
-                Ok(None)
-            }
-            OpCode::Data(_) => Err(UNSUPPORTED),
+            Message::Unfinished => Ok(None),
         }
     }
 
-    /// A further fragment (RFC 6455 5.4).
-    fn continued(&mut self, context: &mut Context, frame: &Frame) -> Result<Option<Stage>, Failure> {
-        let mut message = self.fragments.take().ok_or(MALFORMED)?;
-        message.extend_from_slice(frame.payload);
-        if frame.is_final {
-            return self.text(context, &message);
-        }
-        self.fragments = Some(message);
-        Ok(None)
+    /// One packet of a payload; it must be UTF-8, as a payload is text.
+    fn payload_packet(&mut self, context: &mut Context, packet: &[u8]) -> Result<Option<Stage>, Failure> {
+        self.heard(context);
+        let text = std::str::from_utf8(packet).map_err(|_| MALFORMED)?;
+        let packet = engineio::Packet::decode_in_payload(text).ok_or(MALFORMED)?;
+        self.packet(context, packet)
     }
 
-    /// A whole text message (RFC 6455 8.1: it must be UTF-8).
-    fn text(&mut self, context: &mut Context, bytes: &[u8]) -> Result<Option<Stage>, Failure> {
-        let text = std::str::from_utf8(bytes).map_err(|_| NOT_UTF8)?;
-        if self.dialect == Dialect::Plain {
-            return event(context, text).map(|()| None);
-        }
-        match engineio::Packet::decode(text).ok_or(MALFORMED)? {
-            engineio::Packet::Message(text) => self.packet(context, text),
-            engineio::Packet::Pong => {
-                self.pong(context);
-                Ok(None)
-            }
-            engineio::Packet::Close => Ok(Some(self.close(context, CloseReason::ClientDisconnect))),
-            // In version 4 only the server pings; a probe belongs to an upgrade, which this is not.
-            engineio::Packet::Ping => Err(MALFORMED),
-            engineio::Packet::Open | engineio::Packet::Upgrade | engineio::Packet::Noop => Ok(None),
-        }
-    }
-
-    /// A Socket.IO packet. One for a namespace that is not connected closes, but for CONNECT itself.
-    fn packet(&mut self, context: &mut Context, text: &str) -> Result<Option<Stage>, Failure> {
-        let packet = socketio::Packet::decode(text).ok_or(MALFORMED)?;
-        let is_connected = packet.namespace == "/" && self.session == Session::Connected;
-        match packet.kind {
-            socketio::Kind::Connect if is_connected => Err(MALFORMED),
-            socketio::Kind::Connect => {
-                let token = socketio::decode_token(packet.data).ok_or(MALFORMED)?;
-                if packet.namespace == "/" {
-                    self.ask(context, token);
-                } else {
-                    let refusal = socketio::encode_connect_error(packet.namespace, "Invalid namespace");
-                    self.write_packet(context, &refusal);
-                }
-                Ok(None)
-            }
-            socketio::Kind::Event if is_connected => event(context, packet.data).map(|()| None),
-            socketio::Kind::Disconnect if is_connected => Ok(Some(self.close(context, CloseReason::ClientDisconnect))),
-            socketio::Kind::Ack if is_connected => Ok(None),
-            _ => Err(MALFORMED),
+    /// Whatever comes is a sign of life, as any packet is to engine.io; only a pong ends the wait.
+    fn heard(&mut self, context: &Context) {
+        if self.heartbeat.is_waiting {
+            self.heartbeat.at = context.now + context.settings.ping_timeout_ms;
         }
     }
 
@@ -309,28 +344,11 @@ impl Socket {
         Ok(context.closed(CloseReason::PeerClosed))
     }
 
-    /// Hands a CONNECT to the caller, who answers it once.
-    fn ask(&mut self, context: &mut Context, token: Option<Token>) {
-        self.session = Session::Asked;
-        self.is_known = true;
-        context.outbox.push(Output::Connect { token });
-    }
-
     /// Tells the caller that the client is gone, if it knows of the client and has not been told.
     fn leave(&mut self, context: &mut Context, leave: Leave) {
         if std::mem::take(&mut self.is_known) {
             context.outbox.push(Output::Left(leave));
         }
-    }
-
-    /// The answer to a heartbeat: the next pause begins.
-    fn pong(&mut self, context: &Context) {
-        self.heartbeat = Heartbeat { at: context.now + context.settings.ping_interval_ms, is_waiting: false };
-    }
-
-    /// Writes a Socket.IO packet.
-    fn write_packet(&self, context: &mut Context, packet: &str) {
-        context.outbox.write(websocket::encode_text(&[engineio::MESSAGE.as_bytes(), packet.as_bytes()]));
     }
 }
 
@@ -346,21 +364,4 @@ impl Closing {
             _ => Step::Become(bytes.len(), context.closed(self.reason)),
         }
     }
-}
-
-/// Hands up the event in `json`; one that nobody listens to is ignored.
-fn event(context: &mut Context, json: &str) -> Result<(), Failure> {
-    match ClientEvent::decode(json.as_bytes()) {
-        Ok(event) => context.outbox.push(Output::Event(event)),
-        Err(Refusal::Malformed(text)) => context.outbox.push(Output::Refused(text)),
-        Err(Refusal::Unknown) => {}
-        Err(Refusal::NotAnEvent) => return Err(MALFORMED),
-    }
-    Ok(())
-}
-
-/// A session id: 120 bits in 20 characters, unlike for each purpose and telling nothing of the seed.
-fn session_id(seed: &[u8; 16], purpose: &str) -> String {
-    let digest = Sha256::new().chain_update(seed).chain_update(purpose).finalize();
-    URL_SAFE_NO_PAD.encode(&digest[..15])
 }

@@ -10,7 +10,8 @@ use futures_lite::future::or;
 use crate::conn::Conn;
 use crate::runtime::{Listener, Stream, sleep};
 
-use super::{Shard, connection};
+use super::Shard;
+use super::connection::{self, Served};
 
 /// Pause after the kernel refused a connection (no descriptor left): accepting at once would spin.
 const REFUSED_PAUSE: Duration = Duration::from_millis(50);
@@ -46,5 +47,5 @@ fn welcome(shard: &Rc<Shard>, mut stream: Stream, peer: std::net::IpAddr) {
     }
     let seed = shard.random.borrow_mut().bytes();
     let conn = Conn::new(shard.now(), shard.settings.conn.clone(), peer.to_canonical(), seed);
-    connection::serve(shard.clone(), stream, conn, None);
+    connection::serve(shard.clone(), Served { conn, stream: Some(stream), journey: None }, None);
 }

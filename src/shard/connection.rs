@@ -17,7 +17,7 @@ use bytes::Bytes;
 use futures_lite::future::or;
 
 use crate::api::{self, ApiError};
-use crate::base::{ConnId, ShardId, Token};
+use crate::base::{ConnId, EngineSid, ShardId, Token};
 use crate::conn::{CloseReason, Conn, Output};
 use crate::domain::{Input, session_of};
 use crate::message::store;
@@ -29,6 +29,7 @@ use super::Shard;
 use super::contained::{contained, contained_future};
 use super::host::ShardHost;
 use super::inbox::Envelope;
+use super::polling::{Journey, Session};
 use super::slots::Entry;
 
 /// Outputs of one connection before other connections have their turn.
@@ -40,32 +41,49 @@ const LINGER: Duration = Duration::from_secs(2);
 /// Bytes read and thrown away meanwhile.
 const LINGER_BYTES_MAX: usize = 1024 * 1024;
 
-/// A connection on its way to the shard that owns its user.
+/// A connection on its way to the shard that owns its user, or its session.
 pub struct Adopted {
-    fd: OwnedFd,
+    /// `None` for a session by polling.
+    fd: Option<OwnedFd>,
     conn: Conn,
+    journey: Option<Journey>,
     /// What made it move; handled first.
     output: Output,
 }
 
-struct Task {
-    shard: Rc<Shard>,
-    id: ConnId,
-    stream: Stream,
+/// A connection as a task serves it.
+pub(super) struct Served {
+    pub conn: Conn,
+    /// `None` for a session by polling.
+    pub stream: Option<Stream>,
+    pub journey: Option<Journey>,
+}
+
+pub(super) struct Task {
+    pub shard: Rc<Shard>,
+    pub id: ConnId,
+    pub stream: Option<Stream>,
 }
 
 enum Fate {
     Closed(CloseReason),
     Moves(ShardId, Output),
+    /// The socket is for a session.
+    Upgrades(EngineSid),
 }
 
 /// Gives the connection a slot and a task that serves it until it closes or moves; `first` is handled before anything.
-pub fn serve(shard: Rc<Shard>, stream: Stream, conn: Conn, first: Option<Output>) {
-    let id = shard.slots.borrow_mut().insert(conn);
+pub(super) fn serve(shard: Rc<Shard>, served: Served, first: Option<Output>) {
+    let Served { conn, stream, journey } = served;
+    let id = shard.slots.borrow_mut().insert(conn, journey.map(Session::new));
+    if let Some(journey) = journey {
+        shard.session_here(journey, id);
+    }
     let mut task = Task { shard, id, stream };
     spawn_local(async move {
         match task.run(first).await {
             Fate::Moves(home, output) => task.move_to(home, output),
+            Fate::Upgrades(sid) => task.upgrade(sid),
             Fate::Closed(reason) => Box::pin(task.close(reason)).await,
         }
     });
@@ -73,8 +91,9 @@ pub fn serve(shard: Rc<Shard>, stream: Stream, conn: Conn, first: Option<Output>
 
 /// Goes on with a connection that came from another shard.
 pub fn adopt(shard: Rc<Shard>, adopted: Adopted) {
-    match Stream::from_fd(adopted.fd) {
-        Ok(stream) => serve(shard, stream, adopted.conn, Some(adopted.output)),
+    let Adopted { fd, conn, journey, output } = adopted;
+    match fd.map(Stream::from_fd).transpose() {
+        Ok(stream) => serve(shard, Served { conn, stream, journey }, Some(output)),
         Err(error) => {
             shard.open.fetch_sub(1, Ordering::Relaxed);
             tracing::warn!(%error, "a connection was lost on its way between shards");
@@ -105,6 +124,14 @@ impl Task {
         }
         match output {
             Output::Request(request) => self.request(&request).await,
+            Output::Engine { ask, request } => {
+                if let Some(shard) = Box::pin(self.engine(ask, &request)).await {
+                    return Some(Fate::Moves(shard, Output::Engine { ask, request }));
+                }
+            }
+            Output::PostFailed { sid, reason } => self.post_failed(sid, reason),
+            Output::Probed(sid) => self.probed(sid),
+            Output::Upgraded(sid) => return Some(Fate::Upgrades(sid)),
             Output::Connect { token } => {
                 let fact = self.fact(token.as_ref().map(session_of)).await;
                 self.shard.handle(Input::Connect { conn: self.id, fact });
@@ -114,6 +141,10 @@ impl Task {
                 let fact = self.fact(needs).await;
                 self.shard.handle(Input::Client { conn: self.id, event, fact });
             }
+            Output::Acknowledge(id) => {
+                let now = self.shard.now();
+                self.with(|entry| entry.conn.acknowledge(now, &id));
+            }
             Output::Refused(message) => self.shard.send(self.id, &ServerEvent::Error { message }),
             Output::Left(leave) => self.shard.handle(Input::Left { conn: self.id, leave }),
             Output::Close(reason) => return Some(Fate::Closed(reason)),
@@ -121,12 +152,12 @@ impl Task {
         None
     }
 
-    /// The home of the user whom this output names, if that is another shard.
+    /// The home of the user whom this output names, or the place of its session, if that is another shard.
     fn elsewhere(&self, output: &Output) -> Option<ShardId> {
         let token: Option<Token> = match output {
             Output::Request(request) => request.token(),
             Output::Connect { token } | Output::Event(ClientEvent::Auth { token }) => *token,
-            _ => None,
+            other => return self.shard.session_elsewhere(other.session()?),
         };
         token.map(|token| self.shard.placement.home(token.user())).filter(|home| *home != self.shard.id)
     }
@@ -167,6 +198,9 @@ impl Task {
         poll_fn(|context| {
             self.touch(|task, entry| {
                 let now = task.shard.now();
+                if let Some(stream) = entry.take_upgrade(now) {
+                    task.stream = Some(stream);
+                }
                 if entry.conn.deadline().is_some_and(|at| at <= now) {
                     entry.conn.timeout(now);
                 }
@@ -187,15 +221,17 @@ impl Task {
         .await;
     }
 
-    fn write(&mut self, context: &mut Context<'_>, entry: &mut Entry) {
+    /// Writes what can be written; a session by polling lets those who carry for it know.
+    pub(super) fn write(&mut self, context: &mut Context<'_>, entry: &mut Entry) {
         entry.waker = Some(context.waker().clone());
+        let Some(stream) = &mut self.stream else { return entry.wake_carriers() };
         let chunks = entry.conn.chunks();
         if chunks.is_empty() {
             return;
         }
         let bytes = |chunks: &VecDeque<Bytes>| chunks.iter().map(Bytes::len).sum::<usize>();
         let before = bytes(chunks);
-        let outcome = self.stream.poll_write(context, chunks);
+        let outcome = stream.poll_write(context, chunks);
         let written = before - bytes(chunks);
         entry.conn.written(written);
         if let Poll::Ready(Err(_)) = outcome {
@@ -206,7 +242,8 @@ impl Task {
     /// Reads once; false when there is nothing to read and the task is woken when there is.
     fn read(&mut self, context: &mut Context<'_>, entry: &mut Entry) -> bool {
         let now = self.shard.now();
-        match self.stream.poll_read(context, &self.shard.scratch) {
+        let Some(stream) = &mut self.stream else { return false };
+        match stream.poll_read(context, &self.shard.scratch) {
             Poll::Pending => return false,
             Poll::Ready(Ok(mut lease)) if !lease.is_empty() => {
                 if contained(|| entry.conn.receive(now, &mut lease)).is_none() {
@@ -219,18 +256,25 @@ impl Task {
         true
     }
 
-    fn with<T>(&mut self, work: impl FnOnce(&mut Entry) -> T) -> T {
+    /// Writes, and finds out whether the peer has gone while its request waits: what it says ahead is read once.
+    pub(super) fn watch(&mut self, context: &mut Context<'_>, entry: &mut Entry) -> bool {
+        self.write(context, entry);
+        while entry.conn.may_read_ahead() && self.read(context, entry) {}
+        entry.conn.is_ended()
+    }
+
+    pub(super) fn with<T>(&mut self, work: impl FnOnce(&mut Entry) -> T) -> T {
         work(self.shard.slots.borrow_mut().get(self.id).expect("a connection lives as long as its task"))
     }
 
     /// Like `with`, for work that needs the task's stream too.
-    fn touch<T>(&mut self, work: impl FnOnce(&mut Self, &mut Entry) -> T) -> T {
+    pub(super) fn touch<T>(&mut self, work: impl FnOnce(&mut Self, &mut Entry) -> T) -> T {
         let shard = self.shard.clone();
         let mut slots = shard.slots.borrow_mut();
         work(self, slots.get(self.id).expect("a connection lives as long as its task"))
     }
 
-    fn leave_slot(&self) -> Box<Entry> {
+    pub(super) fn leave_slot(&self) -> Box<Entry> {
         let mut entry = self.shard.slots.borrow_mut().remove(self.id).expect("a connection leaves its slot once");
         self.shard.timers.clear(self.id, &mut entry);
         entry
@@ -238,21 +282,36 @@ impl Task {
 
     fn move_to(self, home: ShardId, output: Output) {
         self.shard.handle(Input::Left { conn: self.id, leave: Leave::Deliberate });
-        let entry = *self.leave_slot();
-        let sent = self.stream.into_fd().ok().is_some_and(|fd| {
-            let adopted = Adopted { fd, conn: entry.conn, output };
-            self.shard.mesh.send(home, Envelope::Adopt(Box::new(adopted)))
-        });
-        if !sent {
+        let mut entry = *self.leave_slot();
+        let stream = entry.take_upgrade(self.shard.now()).or(self.stream);
+        let is_polling = entry.conn.is_polling();
+        let journey = entry.session.take().map(|session| self.shard.session_leaves(*session, home));
+        let fd = stream.and_then(|stream| stream.into_fd().ok());
+        let adopted = Adopted { conn: entry.conn, journey, output, fd };
+        let is_whole = is_polling || adopted.fd.is_some();
+        if !is_whole || !self.shard.mesh.send(home, Envelope::Adopt(Box::new(adopted))) {
             self.shard.open.fetch_sub(1, Ordering::Relaxed);
+            if let Some(journey) = journey {
+                self.shard.session_lost(journey.sid);
+            }
         }
     }
 
     /// Gets the last bytes out and lets the peer read them: a socket that is closed with unread input is reset.
     async fn close(mut self, reason: CloseReason) {
         tracing::debug!(reason = reason.as_str(), "connection closed");
+        if self.stream.is_none() {
+            self.last_word().await;
+        }
         let mut entry = self.leave_slot();
-        let (scratch, stream) = (self.shard.scratch.clone(), &mut self.stream);
+        if let Some(session) = entry.session.take() {
+            self.shard.session_ends(*session);
+        }
+        let Some(stream) = &mut self.stream else {
+            self.shard.open.fetch_sub(1, Ordering::Relaxed);
+            return;
+        };
+        let scratch = self.shard.scratch.clone();
         let goodbye = async {
             stream.write(entry.conn.chunks()).await?;
             stream.shutdown_write()?;
@@ -273,5 +332,16 @@ impl Task {
             let _ = or(goodbye, timeout).await;
         }
         self.shard.open.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Lets the poll that waits hear that the session has ended.
+    async fn last_word(&mut self) {
+        let heard = poll_fn(|context| {
+            self.touch(|task, entry| {
+                task.write(context, entry);
+                if entry.owes_last_word() { Poll::Pending } else { Poll::Ready(()) }
+            })
+        });
+        or(heard, sleep(LINGER)).await;
     }
 }

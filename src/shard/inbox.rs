@@ -17,7 +17,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::api::host::Live;
 use crate::base::limits::{INBOX_MAX, OVERFLOW_MAX};
 use crate::base::placement::Placement;
-use crate::base::{ShardId, TokenHash, UserId};
+use crate::base::{EngineSid, ShardId, TokenHash, UserId};
 use crate::conn::CloseReason;
 use crate::domain::Input;
 use crate::domain::rate::{Action, Bucket, Key, Limit, Standing};
@@ -26,6 +26,7 @@ use crate::runtime::{sleep, spawn_local, yield_now};
 
 use super::Shard;
 use super::connection::{self, Adopted};
+use super::polling::Whereabouts;
 
 /// How often a stop looks whether it is done.
 const STOP_POLL: Duration = Duration::from_millis(5);
@@ -41,6 +42,8 @@ pub enum Envelope {
     Published(Arc<[Delta]>),
     /// A connection that moves here.
     Adopt(Box<Adopted>),
+    /// Of a polling session that began here.
+    Session { sid: EngineSid, whereabouts: Whereabouts },
     /// Count or look at a rate window that is kept here.
     Rate { bucket: Bucket, key: Key, limit: Limit, action: Action, reply: oneshot::Sender<Standing> },
     /// A newer login of a user whose home this is.
@@ -157,6 +160,7 @@ impl Shard {
             Envelope::User { user, message } => self.handle(Input::User { user, message }),
             Envelope::Published(deltas) => self.handle(Input::Published(deltas)),
             Envelope::Adopt(adopted) => connection::adopt(self.clone(), *adopted),
+            Envelope::Session { sid, whereabouts } => self.session_whereabouts(sid, whereabouts),
             Envelope::Rate { bucket, key, limit, action, reply } => {
                 let _ = reply.send(self.rates.borrow_mut().handle(self.now(), bucket, key, limit, action));
             }

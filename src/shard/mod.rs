@@ -26,6 +26,7 @@ mod connection;
 mod contained;
 mod host;
 mod inbox;
+mod polling;
 mod slots;
 mod store;
 mod sweep;
@@ -36,6 +37,7 @@ pub use inbox::{Envelope, inboxes};
 
 use clock::Clock;
 use inbox::Mesh;
+use polling::Sessions;
 use slots::Slots;
 use store::Stores;
 use timers::Timers;
@@ -81,6 +83,7 @@ pub(crate) struct Shard {
     settings: Arc<Settings>,
     random: RefCell<Random>,
     slots: RefCell<Slots>,
+    sessions: Sessions,
     domain: RefCell<Domain>,
     rates: RefCell<Rates>,
     timers: Timers,
@@ -104,6 +107,7 @@ pub async fn run(start: Start) {
         clock: start.clock,
         random: RefCell::new(random),
         slots: RefCell::new(Slots::new(start.id)),
+        sessions: Sessions::default(),
         domain: RefCell::new(domain),
         rates: RefCell::default(),
         timers: Timers::default(),

@@ -5,6 +5,8 @@ use std::task::Waker;
 use crate::base::{ConnId, ShardId, Time};
 use crate::conn::Conn;
 
+use super::polling::Session;
+
 /// Slots in use and free ones; a freed slot's next connection has the next generation.
 pub struct Slots {
     shard: ShardId,
@@ -25,6 +27,8 @@ pub struct Entry {
     pub waker: Option<Waker>,
     /// For when a timer is set.
     pub timer_at: Option<Time>,
+    /// Of an Engine.IO session that began by polling.
+    pub session: Option<Box<Session>>,
 }
 
 impl Slots {
@@ -34,14 +38,14 @@ impl Slots {
     }
 
     /// Gives the connection a slot.
-    pub fn insert(&mut self, conn: Conn) -> ConnId {
+    pub fn insert(&mut self, conn: Conn, session: Option<Session>) -> ConnId {
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
             u32::try_from(self.slots.len() - 1).expect("connections fit 32 bits")
         });
         let slot = &mut self.slots[index as usize];
         assert!(slot.entry.is_none(), "a free slot is empty");
-        slot.entry = Some(Box::new(Entry { conn, waker: None, timer_at: None }));
+        slot.entry = Some(Box::new(Entry { conn, waker: None, timer_at: None, session: session.map(Box::new) }));
         ConnId { shard: self.shard, index, generation: slot.generation }
     }
 

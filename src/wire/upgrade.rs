@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use tungstenite::handshake::derive_accept_key;
 
 use super::http::{Head, HttpError, values};
+use crate::base::EngineSid;
 use crate::wire::http::{Method, Request, Response};
 
 const BAD_METHOD: HttpError = HttpError::new(400, "A WebSocket handshake must be a GET");
@@ -68,27 +69,80 @@ pub fn refuse_plain_open(head: &Head) -> Option<Response> {
     (!head.asks_for_websocket()).then(|| NO_UPGRADE.response().header("Upgrade", "websocket"))
 }
 
-/// Why Engine.IO does not open a session for this request, in the words, codes and order of its own server
-/// (and with the `error` that every refusal has, contract 2.1); `None`
-/// when the handshake may go on. Polling is not spoken yet, and a session opened by WebSocket cannot be joined by `sid`.
-pub fn refuse_engine_open(head: &Head) -> Option<Response> {
-    let transport = query_value(&head.request, "transport");
-    let (code, message) = if !matches!(transport, Some("websocket" | "polling")) {
-        (0, "Transport unknown")
-    } else if query_value(&head.request, "sid").is_some_and(|sid| !sid.is_empty()) {
-        (1, "Session ID unknown")
-    } else if head.request.method != Method::Get {
-        (2, "Bad handshake method")
-    } else if transport == Some("websocket") && !head.asks_for_websocket() {
-        (3, "Bad request")
-    } else if query_value(&head.request, "EIO") != Some("4") {
-        (5, "Unsupported protocol version")
-    } else if transport == Some("polling") {
-        (0, "Transport unknown")
-    } else {
-        return None;
+/// What a request on the Engine.IO path wants.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EngineAsk {
+    /// A session by polling.
+    Open,
+    /// A session by WebSocket at once.
+    OpenSocket,
+    /// What there is to hear in a session.
+    Poll(EngineSid),
+    /// To say something in a session.
+    Post(EngineSid),
+    /// To go on with a session by WebSocket.
+    Upgrade(EngineSid),
+}
+
+/// Why Engine.IO refuses a request, in the words and codes of its own server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EngineRefusal {
+    UnknownTransport,
+    UnknownSid,
+    BadHandshakeMethod,
+    BadRequest,
+    UnsupportedProtocol,
+}
+
+impl EngineRefusal {
+    /// The refusal as a response, with the `error` that every refusal has (contract 2.1).
+    pub fn response(self) -> Response {
+        let (code, message) = match self {
+            Self::UnknownTransport => (0, "Transport unknown"),
+            Self::UnknownSid => (1, "Session ID unknown"),
+            Self::BadHandshakeMethod => (2, "Bad handshake method"),
+            Self::BadRequest => (3, "Bad request"),
+            Self::UnsupportedProtocol => (5, "Unsupported protocol version"),
+        };
+        Response::json(400, &serde_json::json!({ "code": code, "message": message, "error": message }))
+    }
+}
+
+/// What a request on the Engine.IO path wants, judged in the order in which Engine.IO's own server does.
+///
+/// Whether the session exists, and by which transport, is for who keeps the sessions to say.
+///
+/// # Errors
+/// A refusal that needs no look at the sessions.
+pub fn decode_engine_ask(head: &Head) -> Result<EngineAsk, EngineRefusal> {
+    let (request, asks_for_websocket) = (&head.request, head.asks_for_websocket());
+    let is_websocket = match query_value(request, "transport") {
+        Some("websocket") => true,
+        Some("polling") => false,
+        _ => return Err(EngineRefusal::UnknownTransport),
     };
-    Some(Response::json(400, &serde_json::json!({ "code": code, "message": message, "error": message })))
+    if let Some(sid) = query_value(request, "sid").filter(|sid| !sid.is_empty()) {
+        let sid = EngineSid::decode(sid).ok_or(EngineRefusal::UnknownSid)?;
+        if query_value(request, "EIO") != Some("4") {
+            return Err(EngineRefusal::BadRequest);
+        }
+        return match (is_websocket, request.method) {
+            (true, _) if asks_for_websocket => Ok(EngineAsk::Upgrade(sid)),
+            (false, Method::Get) => Ok(EngineAsk::Poll(sid)),
+            (false, Method::Post) => Ok(EngineAsk::Post(sid)),
+            _ => Err(EngineRefusal::BadRequest),
+        };
+    }
+    if request.method != Method::Get {
+        return Err(EngineRefusal::BadHandshakeMethod);
+    }
+    if is_websocket && !asks_for_websocket {
+        return Err(EngineRefusal::BadRequest);
+    }
+    if query_value(request, "EIO") != Some("4") {
+        return Err(EngineRefusal::UnsupportedProtocol);
+    }
+    Ok(if is_websocket { EngineAsk::OpenSocket } else { EngineAsk::Open })
 }
 
 /// The first value of `name` in the query, undecoded: the values that count here need no escapes.

@@ -140,7 +140,15 @@ impl World {
             return self.move_to(id, home, output);
         }
         match output {
-            Output::Request(_) => unreachable!("clients of the simulation only upgrade"),
+            Output::Request(_)
+            | Output::Engine { .. }
+            | Output::PostFailed { .. }
+            | Output::Probed(_)
+            | Output::Upgraded(_) => unreachable!("clients of the simulation only upgrade"),
+            Output::Acknowledge(ack) => {
+                let now = self.now;
+                self.on_conn(id, |conn| conn.acknowledge(now, &ack));
+            }
             Output::Connect { token } => {
                 let request = token.as_ref().map(domain::session_of);
                 self.with_fact(id, request, Output::Connect { token });

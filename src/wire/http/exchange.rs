@@ -66,6 +66,11 @@ impl Response {
         Self { status, headers: Vec::new(), content_type: "application/json; charset=utf-8", body: Bytes::from(body) }
     }
 
+    /// A response whose body is `body`, already in its form.
+    pub fn text(status: u16, content_type: &'static str, body: Bytes) -> Self {
+        Self { status, headers: Vec::new(), content_type, body }
+    }
+
     /// A response without a body.
     pub fn empty(status: u16) -> Self {
         Self { status, headers: Vec::new(), content_type: "", body: Bytes::new() }

@@ -1,0 +1,140 @@
+//! What the messages of a session say: Engine.IO packets, Socket.IO packets and their attachments, events.
+//!
+//! Bound: one packet that waits for attachments, of which there are [`ATTACHMENTS_MAX`](crate::base::limits) at most,
+//! together within `message_bytes_max`. Which events exist and what they do is not known here.
+
+use super::frames::{Failure, MALFORMED};
+use super::socket::{Session, Socket};
+use super::{CloseReason, Context, Output, Stage};
+use crate::base::Time;
+use crate::base::limits::ATTACHMENTS_TIMEOUT_MS;
+use crate::message::ClientEvent;
+use crate::message::client::Refusal;
+use crate::wire::upgrade::Dialect;
+use crate::wire::{engineio, socketio};
+
+const UNSUPPORTED: Failure = CloseReason::ProtocolError(1003);
+
+/// No event of the contract carries binary data (contract 3.1).
+const NO_BINARY: &str = "Binary data is not supported";
+
+/// A Socket.IO packet of which attachments are missing.
+pub(super) struct Attached {
+    packet: String,
+    missing: usize,
+    bytes: usize,
+    pub until: Time,
+}
+
+impl Attached {
+    /// Bytes held in memory of its own.
+    pub fn held_bytes(&self) -> usize {
+        self.packet.capacity()
+    }
+}
+
+/// What comes of a message: the next stage, if it ends this one.
+type Outcome = Result<Option<Stage>, Failure>;
+
+impl Socket {
+    /// A whole text message.
+    pub(super) fn text(&mut self, context: &mut Context, text: &str) -> Outcome {
+        match self.dialect {
+            Dialect::Plain => event(context, text).map(|()| None),
+            Dialect::SocketIo => self.packet(context, engineio::Packet::decode(text).ok_or(MALFORMED)?),
+        }
+    }
+
+    /// A whole binary message: an attachment, or nothing that is known here.
+    pub(super) fn binary(&mut self, context: &mut Context, bytes: &[u8]) -> Outcome {
+        let Some(attached) = &mut self.attached else { return Err(UNSUPPORTED) };
+        attached.bytes += bytes.len();
+        if attached.bytes > context.settings.message_bytes_max {
+            return Err(CloseReason::MessageTooBig);
+        }
+        attached.missing -= 1;
+        if attached.missing > 0 {
+            return Ok(None);
+        }
+        let packet = self.attached.take().map(|attached| attached.packet).unwrap_or_default();
+        self.complete(context, socketio::Packet::decode(&packet).ok_or(MALFORMED)?)
+    }
+
+    /// An Engine.IO packet.
+    pub(super) fn packet(&mut self, context: &mut Context, packet: engineio::Packet) -> Outcome {
+        match packet {
+            engineio::Packet::Message(text) => self.message(context, text),
+            engineio::Packet::Binary(bytes) => self.binary(context, &bytes),
+            engineio::Packet::Pong => {
+                self.pong(context);
+                Ok(None)
+            }
+            engineio::Packet::Close => Ok(Some(self.close(context, CloseReason::ClientDisconnect))),
+            // In version 4 only the server pings; a probe belongs to an upgrade, which this is not.
+            engineio::Packet::Ping => Err(MALFORMED),
+            engineio::Packet::Open | engineio::Packet::Upgrade | engineio::Packet::Noop => Ok(None),
+        }
+    }
+
+    /// A Socket.IO packet, whose attachments may be yet to come. Until they are here no other may begin.
+    fn message(&mut self, context: &mut Context, text: &str) -> Outcome {
+        let packet = socketio::Packet::decode(text).ok_or(MALFORMED)?;
+        if self.attached.is_some() {
+            return Err(MALFORMED);
+        }
+        if packet.attachments > 0 {
+            if !socketio::placeholders_fit(packet.data, packet.attachments) {
+                return Err(MALFORMED);
+            }
+            let until = context.now + ATTACHMENTS_TIMEOUT_MS;
+            let attached = Attached { packet: text.to_owned(), missing: packet.attachments, bytes: text.len(), until };
+            self.attached = Some(Box::new(attached));
+            return Ok(None);
+        }
+        self.complete(context, packet)
+    }
+
+    /// A Socket.IO packet with all that belongs to it. One for a namespace that is not connected closes the session,
+    /// but for CONNECT itself.
+    fn complete(&mut self, context: &mut Context, packet: socketio::Packet) -> Outcome {
+        let is_connected = packet.namespace == "/" && self.session == Session::Connected;
+        match packet.kind {
+            socketio::Kind::Connect if is_connected => return Err(MALFORMED),
+            socketio::Kind::Connect => {
+                let token = socketio::decode_token(packet.data).ok_or(MALFORMED)?;
+                if packet.namespace == "/" {
+                    self.ask(context, token);
+                } else {
+                    let refusal = socketio::encode_connect_error(packet.namespace, "Invalid namespace");
+                    self.write_packet(context, &refusal);
+                }
+            }
+            socketio::Kind::Event if is_connected => {
+                match packet.attachments {
+                    0 => event(context, packet.data)?,
+                    _ => context.outbox.push(Output::Refused(NO_BINARY)),
+                }
+                if let Some(id) = packet.ack {
+                    context.outbox.push(Output::Acknowledge(id.into()));
+                }
+            }
+            socketio::Kind::Disconnect if is_connected => {
+                return Ok(Some(self.close(context, CloseReason::ClientDisconnect)));
+            }
+            socketio::Kind::Ack if is_connected => {}
+            _ => return Err(MALFORMED),
+        }
+        Ok(None)
+    }
+}
+
+/// Hands up the event in `json`; one that nobody listens to is ignored.
+fn event(context: &mut Context, json: &str) -> Result<(), Failure> {
+    match ClientEvent::decode(json.as_bytes()) {
+        Ok(event) => context.outbox.push(Output::Event(event)),
+        Err(Refusal::Malformed(text)) => context.outbox.push(Output::Refused(text)),
+        Err(Refusal::Unknown) => {}
+        Err(Refusal::NotAnEvent) => return Err(MALFORMED),
+    }
+    Ok(())
+}
