@@ -21,11 +21,12 @@ use crate::api::{Limits, TurnSettings};
 use crate::base::Time;
 use crate::runtime::Choice;
 use crate::runtime::probe::Probe;
+use crate::wire::encoding;
 use crate::{api, conn, domain, hashing, shard, store};
 
 /// Every flag, in the order of `--help`. Bounds stand in [`read`].
 #[rustfmt::skip]
-const FLAGS: [Flag; 36] = [
+const FLAGS: [Flag; 38] = [
     flag("port", "PORT", "3001", "TCP port; 0 lets the system choose one"),
     flag("host", "HOST", "0.0.0.0", "Address to listen on; :: is all addresses, IPv4 and IPv6"),
     flag("public-url", "API_BASE", "", "Where browsers reach this server, such as https://api.example.org"),
@@ -51,6 +52,8 @@ const FLAGS: [Flag; 36] = [
     flag("ping-interval-ms", "PING_INTERVAL_MS", "25000", "Pause between heartbeats, ms"),
     flag("ping-timeout-ms", "PING_TIMEOUT_MS", "60000", "Time to answer a heartbeat, ms"),
     flag("unbound-timeout-ms", "UNBOUND_TIMEOUT_MS", "30000", "Time to authenticate a connection, ms"),
+    flag("http-compression-level", "HTTP_COMPRESSION_LEVEL", "6", "Compression of HTTP responses, 1 (fast) to 9 (small); 0 is none"),
+    flag("http-compression-threshold", "HTTP_COMPRESSION_THRESHOLD", "1024", "Smallest response body that is compressed, bytes"),
     flag("user-cache-max", "USER_CACHE_MAX", "50000", "Profiles kept in memory"),
     flag("session-cache-max", "SESSION_CACHE_MAX", "50000", "Sessions kept in memory"),
     flag("hash-threads", "HASH_THREADS", "2", "Passwords hashed at the same time"),
@@ -115,6 +118,10 @@ pub struct Config {
     pub ping_interval_ms: u64,
     pub ping_timeout_ms: u64,
     pub unbound_timeout_ms: u64,
+    /// 1 to 9; 0 compresses no response.
+    pub http_compression_level: u8,
+    /// Bytes of the smallest body that is compressed.
+    pub http_compression_threshold: usize,
     /// Of the process; each shard has its part.
     pub user_cache_max: usize,
     /// The same.
@@ -163,6 +170,7 @@ impl Config {
             conn: Arc::new(self.conn_settings()),
             domain: self.domain_settings(),
             api: self.api_settings(probe, shards, started_at),
+            encoding: self.encoding_settings(),
             connections_max: self.connections_max,
             user_cache_max: part(self.user_cache_max),
             session_cache_max: part(self.session_cache_max),
@@ -209,6 +217,11 @@ impl Config {
             connections_max: self.connections_max,
             started_at,
         }
+    }
+
+    /// Which responses are compressed, and how much.
+    fn encoding_settings(&self) -> encoding::Settings {
+        encoding::Settings { level: self.http_compression_level, bytes_min: self.http_compression_threshold }
     }
 
     /// How the store is set.
@@ -303,6 +316,8 @@ fn read(reader: &mut Reader) -> Config {
         ping_interval_ms: reader.number("ping-interval-ms", 100..=HOUR_MS),
         ping_timeout_ms: reader.number("ping-timeout-ms", 100..=HOUR_MS),
         unbound_timeout_ms: reader.number("unbound-timeout-ms", 100..=HOUR_MS),
+        http_compression_level: reader.number("http-compression-level", 0..=9),
+        http_compression_threshold: reader.number("http-compression-threshold", 0..=1024 * 1024 * 1024),
         user_cache_max: reader.number("user-cache-max", 1..=100_000_000),
         session_cache_max: reader.number("session-cache-max", 1..=100_000_000),
         hash_threads: reader.number("hash-threads", 1..=256),
@@ -471,6 +486,8 @@ mod tests {
         assert_eq!((hashing.threads, hashing.memory_kib), (usual.threads, usual.memory_kib));
         assert_eq!(hashing.queue_len_max, usual.queue_len_max);
         assert_eq!(config.store_settings().cache_kib, store::Settings::new("x").cache_kib);
+        let (usual, encoding) = (encoding::Settings::default(), config.encoding_settings());
+        assert_eq!((encoding.level, encoding.bytes_min), (usual.level, usual.bytes_min));
         let usual = api::Settings::default();
         assert_eq!((config.allowed_origins, config.connections_max), (usual.allowed_origins, usual.connections_max));
         assert_eq!(format!("{:?}", config.limits), format!("{:?}", usual.limits));
@@ -516,13 +533,14 @@ mod tests {
             "--turn-urls=https://turn.example",
             "--stun-urls=turn:a",
             "--event-burst=-1",
+            "--http-compression-level=10",
             "--log=info,=,",
             "--database-url=postgres://user:password@host/db",
         ]);
         assert_eq!(lines[0], "duet: --host (HOST) is \"here\": must be an IP address");
         assert_eq!(lines[1], "duet: --port (PORT) is \"70000\": must be a number from 0 to 65535");
-        assert_eq!(lines.len(), 15, "{lines:#?}");
-        assert!(lines[13].starts_with("duet: DATABASE_URL is set: Postgres is not supported yet"), "{lines:#?}");
+        assert_eq!(lines.len(), 16, "{lines:#?}");
+        assert!(lines[14].starts_with("duet: DATABASE_URL is set: Postgres is not supported yet"), "{lines:#?}");
         assert!(!lines.concat().contains("password"));
     }
 

@@ -16,6 +16,16 @@ pub const BODY_TIMEOUT_MS: u64 = 20_000;
 pub const IDLE_TIMEOUT_MS: u64 = 75_000;
 /// Bytes that wait to be written to one client; over it the client is closed as a slow reader.
 pub const OUTBOX_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Level at which responses are compressed (contract 2.1).
+pub const COMPRESSION_LEVEL: u8 = 6;
+/// Smallest response body that is compressed (contract 2.1).
+pub const COMPRESSED_BYTES_MIN: usize = 1024;
+/// Largest response body that is compressed at the level that is set; a larger one is at the fastest.
+pub const FULLY_COMPRESSED_BYTES_MAX: usize = 1024 * 1024;
+/// Largest response body that is compressed at all.
+pub const COMPRESSED_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Response bodies that a shard compresses at the same time, each with 0.4 to 3.9 MB for its encoder; further ones wait.
+pub const COMPRESSIONS_MAX: usize = 4;
 
 /// Heartbeat period (contract 3.1, `pingInterval`).
 pub const PING_INTERVAL_MS: u64 = 25_000;
@@ -121,6 +131,7 @@ pub const STORE_QUEUE_MAX: usize = 16_384;
 pub const RATE_COUNTERS_MAX: usize = 65_536;
 
 const _: () = assert!(MESSAGE_BYTES_MAX < OUTBOX_BYTES_MAX, "one message must fit an outbox");
+const _: () = assert!(FULLY_COMPRESSED_BYTES_MAX < COMPRESSED_BYTES_MAX);
 const _: () = assert!(CALL_SECONDS_MIN < CALL_SECONDS_MAX);
 const _: () = assert!(CALL_RECORDED_SECONDS_MIN <= CALL_COMPLETED_SECONDS_MIN);
 const _: () = assert!(HELD_BYTES_MAX < OUTBOX_BYTES_MAX, "held messages must fit an outbox when they are let go");

@@ -27,6 +27,7 @@ use crate::wire::http::Request;
 
 use super::Shard;
 use super::contained::{contained, contained_future};
+use super::encoding::encode;
 use super::host::ShardHost;
 use super::inbox::Envelope;
 use super::polling::{Journey, Session};
@@ -165,7 +166,11 @@ impl Task {
     async fn request(&mut self, request: &Request) {
         let address = self.with(|entry| entry.conn.address());
         let host = ShardHost(self.shard.clone());
-        let answered = Box::pin(api::handle(&host, request, address));
+        let answered = Box::pin(async {
+            let mut response = api::handle(&host, request, address).await;
+            encode(&host.0, request, &mut response).await;
+            response
+        });
         let response =
             self.meanwhile(contained_future(answered)).await.unwrap_or_else(|| ApiError::Internal.response());
         let now = self.shard.now();

@@ -9,21 +9,23 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use tokio::sync::Notify;
 use tokio::sync::mpsc::{Receiver, Sender};
+use tokio::sync::{Notify, Semaphore};
 
+use crate::base::limits::COMPRESSIONS_MAX;
 use crate::base::placement::Placement;
 use crate::base::{Random, ShardId, Time};
 use crate::domain::rate::Rates;
 use crate::domain::{self, Domain};
 use crate::runtime::{Listener, Scratch, spawn_local};
-use crate::{api, conn};
+use crate::{api, conn, wire};
 
 mod accept;
 mod apply;
 pub mod clock;
 mod connection;
 mod contained;
+mod encoding;
 mod host;
 mod inbox;
 mod polling;
@@ -65,6 +67,7 @@ pub struct Settings {
     pub conn: Arc<conn::Settings>,
     pub domain: domain::Settings,
     pub api: api::Settings,
+    pub encoding: wire::encoding::Settings,
     /// Over it new connections are answered 503 and closed.
     pub connections_max: usize,
     /// Cache lines of one shard.
@@ -90,6 +93,8 @@ pub(crate) struct Shard {
     stores: Stores,
     mesh: Mesh,
     scratch: Scratch,
+    /// Leave to encode a long body.
+    encodings: Semaphore,
     open: Arc<AtomicUsize>,
     stopping: Cell<bool>,
     stopped: Notify,
@@ -114,6 +119,7 @@ pub async fn run(start: Start) {
         stores: Stores::new(start.links, settings.user_cache_max, settings.session_cache_max),
         mesh: Mesh::new(start.senders),
         scratch: Scratch::new(),
+        encodings: Semaphore::new(COMPRESSIONS_MAX),
         open: start.open,
         stopping: Cell::new(false),
         stopped: Notify::new(),

@@ -17,7 +17,7 @@ export function freshAddress() {
   return `10.${(number >> 16) & 255}.${(number >> 8) & 255}.${number & 255}`;
 }
 
-/** One HTTP request: `{status, headers, text, body}`, `body` parsed if it is JSON. */
+/** One HTTP request: `{status, headers, bytes, text, body}`, `body` parsed if it is JSON. */
 export function request(base, method, path, { token, body, headers = {}, address, agent } = {}) {
   const payload = body === undefined || typeof body === "string" || Buffer.isBuffer(body) ? body : JSON.stringify(body);
   const head = {
@@ -32,8 +32,9 @@ export function request(base, method, path, { token, body, headers = {}, address
       response.on("data", (chunk) => chunks.push(chunk));
       response.on("error", reject);
       response.on("end", () => {
-        const text = Buffer.concat(chunks).toString("utf8");
-        resolve({ status: response.statusCode, headers: response.headers, text, body: parse(text) });
+        const bytes = Buffer.concat(chunks);
+        const text = bytes.toString("utf8");
+        resolve({ status: response.statusCode, headers: response.headers, bytes, text, body: parse(text) });
       });
     });
     sent.on("timeout", () => sent.destroy(new Error(`no answer to ${method} ${path}`)));

@@ -41,7 +41,7 @@ export class RawSocket {
     return this.ended;
   }
 
-  /** The responses so far: `{status, headers, body}` each, in order. For responses framed by Content-Length. */
+  /** The responses so far: `{status, headers, bytes, body}` each, in order. For responses framed by Content-Length. */
   responses({ head = false } = {}) {
     const list = [];
     let rest = this.received;
@@ -53,7 +53,8 @@ export class RawSocket {
       const status = Number(first.split(" ")[1]);
       const length = head || status < 200 || status === 204 ? 0 : Number(headers["content-length"] ?? 0);
       if (rest.length < end + 4 + length) return list;
-      list.push({ status, headers, body: rest.subarray(end + 4, end + 4 + length).toString("utf8") });
+      const bytes = rest.subarray(end + 4, end + 4 + length);
+      list.push({ status, headers, bytes, body: bytes.toString("utf8") });
       rest = rest.subarray(end + 4 + length);
     }
   }

@@ -1,7 +1,8 @@
 //! HTTP/1.0 and 1.1 framing (RFC 9112), strict: whatever two parsers could read differently is refused, so that no
 //! request can be smuggled past a proxy in front.
 //!
-//! Deliberately absent: `Upgrade` (see [`super::upgrade`]), compression, ranges, CORS; those belong to the API.
+//! Deliberately absent: `Upgrade` (see [`super::upgrade`]), content codings (see [`super::encoding`]), ranges, CORS; the
+//! last two belong to the API.
 
 mod body;
 mod date;
