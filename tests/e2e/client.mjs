@@ -5,6 +5,7 @@
 import http from "node:http";
 import { io } from "socket.io-client";
 import WebSocket from "ws";
+import { Exchange, query } from "./engine.mjs";
 
 export const PATIENCE_MS = 12_000;
 export const TRANSPORTS = ["socket.io", "/ws"];
@@ -293,16 +294,24 @@ class SocketIoWire {
   }
 
   terminate() {
-    const { transport } = this.socket.io.engine;
-    if (transport.name === "websocket") return transport.ws.terminate();
-    // From now on the client posts nothing, no farewell either; and the poll is torn down once the server has it.
-    transport.readyState = "closed";
-    const tear = () => {
-      const busy = Object.values(this.agent.sockets).flat();
-      if (busy.some((socket) => socket.connecting)) setImmediate(tear);
-      else this.agent.destroy();
-    };
-    setImmediate(() => setImmediate(tear));
+    const { engine } = this.socket.io;
+    if (this.speaks === "websocket") return engine.transport.ws.terminate();
+    const sid = engine.id;
+    // The client has lost its session and posts nothing more, no farewell either.
+    engine.transport.readyState = "closed";
+    engine._onClose("transport error");
+    setImmediate(() => setImmediate(() => this.tear(sid)));
+  }
+
+  /** Tears down the poll. One that was just answered leaves nothing to tear: then another is begun, until the server knows. */
+  async tear(sid) {
+    this.agent.destroy();
+    for (let known = true; known; ) {
+      const poll = new Exchange(this.client.server.url, "GET", query({ sid }));
+      await poll.arrived();
+      poll.destroy();
+      known = [200, "closed"].includes((await poll.answer).status) && this.client.server.alive;
+    }
   }
 
   close() {

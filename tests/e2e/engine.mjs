@@ -5,10 +5,12 @@
 import assert from "node:assert/strict";
 import http from "node:http";
 import WebSocket from "ws";
+import { eventually, pause } from "./server.mjs";
 
 const PATIENCE_MS = 10_000;
 const SEPARATOR = "\x1e";
 const PATH = "/socket.io/?";
+const ARRIVAL_MS = 60;
 
 /** The query of a request, in Engine.IO's order; `undefined` leaves one out. */
 export function query({ EIO = "4", transport = "polling", sid, ...rest } = {}) {
@@ -57,6 +59,13 @@ export class Exchange {
       this.request.flushHeaders();
       if (body !== undefined) this.request.write(body);
     } else this.request.end(body);
+  }
+
+  /** Waits until the server has surely seen the request, which nothing tells. */
+  async arrived() {
+    await this.sent;
+    await pause(ARRIVAL_MS);
+    return this;
   }
 
   write(text) {
@@ -114,6 +123,11 @@ export class Session {
     return this.request("GET", options);
   }
 
+  /** The same, once the server has it. */
+  polling(options) {
+    return this.poll(options).arrived();
+  }
+
   /** A POST of these packets. */
   post(...packets) {
     return this.request("POST", { body: join(...packets) });
@@ -122,7 +136,18 @@ export class Session {
   /** A POST that must be taken. */
   async say(...packets) {
     const { status, text } = await this.post(...packets).answer;
-    assert.deepEqual([status, text], [200, "ok"], `POST ${packets}`);
+    assert.deepEqual([status, text], [200, "ok"], `POST ${packets.join(" ").slice(0, 200)}`);
+  }
+
+  /** An event that must be taken. */
+  emit(name, payload) {
+    return this.say(`42${JSON.stringify(payload === undefined ? [name] : [name, payload])}`);
+  }
+
+  /** Waits for such an event and gives its payload. */
+  async next(name, where = () => true, ms) {
+    const packet = await this.until((heard) => event(heard).name === name && where(event(heard).payload ?? {}), ms);
+    return event(packet).payload;
   }
 
   /** One poll that must be answered with packets; they are noted in `heard` and returned. */
@@ -161,8 +186,9 @@ export class Session {
     return status === 200;
   }
 
-  /** Fails unless the session is unknown to polling and to WebSocket. */
+  /** Waits for the end of the session; fails unless it is then unknown to polling and to WebSocket. */
   async isGone() {
+    await eventually("the session is gone", async () => !(await this.lives()));
     for (const method of ["GET", "POST"]) {
       const { status, body } = await this.request(method, { body: method === "POST" ? "6" : undefined }).answer;
       assert.deepEqual([method, status, body?.code, body?.message], [method, 400, 1, "Session ID unknown"]);
@@ -187,6 +213,12 @@ export class Session {
 }
 
 let marks = 0;
+
+/** The name and payload of an event; of none for another packet. */
+function event(packet) {
+  const [name, payload] = packet.startsWith("42") ? JSON.parse(packet.slice(2)) : [];
+  return { name, payload };
+}
 
 /** A packet that is answered with its own mark, bound or not: a connect to a namespace that is not there. */
 export const echo = (mark) => `40/${mark},`;
