@@ -201,7 +201,11 @@ fn socket_io_packets_give_kind_namespace_and_data() {
     assert_eq!(decode("2/x,7[\"/,\"]"), Some((Kind::Event, "/x", "[\"/,\"]")));
     assert_eq!(decode("30[]"), Some((Kind::Ack, "/", "[]")));
     let long = format!("0/{}", "n".repeat(256));
-    for bad in ["", "5", "51-[\"a\",{}]", "9", "0[]", "0\"a\"", "1{}", "2", "2{}", "3", "21234567890123456[]", &long] {
+    assert_eq!(decode("51-[\"a\",{}]"), Some((Kind::Event, "/", "[\"a\",{}]")));
+    assert_eq!(decode("610-/x,7[{}]"), Some((Kind::Ack, "/x", "[{}]")));
+    let packet = socketio::Packet::decode("510-/x,7[1]").unwrap();
+    assert_eq!((packet.attachments, packet.ack), (10, Some("7")));
+    for bad in ["", "5", "511-[\"a\",{}]", "5-[]", "51[]", "9", "0[]", "0\"a\"", "1{}", "2", "2{}", "3", "21234567890123456[]", &long] {
         assert_eq!(decode(bad), None, "{bad}");
     }
 }
