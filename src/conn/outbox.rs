@@ -103,9 +103,13 @@ impl Outbox {
     }
 
     /// The packets that wait, as one payload of at most [`PAYLOAD_PACKETS_MAX`]; `None` when there are none.
+    ///
+    /// A close packet comes in a payload of its own: socket.io-client forgets the events that came with it.
     pub fn take_payload(&mut self) -> Option<Bytes> {
-        let mut ends = self.chunks.iter().enumerate().filter(|(_, chunk)| **chunk == SEPARATOR).map(|(index, _)| index);
-        let end = ends.nth(PAYLOAD_PACKETS_MAX - 1).unwrap_or(self.chunks.len());
+        let ends = self.chunks.iter().enumerate().filter(|(_, chunk)| **chunk == SEPARATOR).map(|(index, _)| index);
+        let closes = self.chunks.back().is_some_and(|chunk| chunk == engineio::CLOSE);
+        let last = if closes { ends.clone().next_back() } else { None };
+        let end = ends.clone().nth(PAYLOAD_PACKETS_MAX - 1).or(last).unwrap_or(self.chunks.len());
         let taken: Vec<Bytes> = self.chunks.drain(..end).collect();
         let payload = match taken.as_slice() {
             [] => return None,
