@@ -288,11 +288,9 @@ impl Task {
     async fn poll_session(&mut self, sid: EngineSid) -> Answer {
         let shard = self.shard.clone();
         let state = shard.on_session(sid, |entry| {
-            let is_polling = entry.conn.is_polling();
-            entry
-                .session
-                .as_ref()
-                .map_or((false, false, false), |session| (is_polling, session.poll.is_some(), session.is_probed))
+            let (is_polled, is_probed) =
+                entry.session.as_ref().map_or((false, false), |session| (session.is_polled, session.is_probed));
+            (entry.conn.is_polling(), is_polled, is_probed)
         });
         match state {
             None => Err(self.missing(sid)),
