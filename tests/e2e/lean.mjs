@@ -97,6 +97,13 @@ export class LeanSocket {
     return this;
   }
 
+  /** A round trip of somebody bound: everything said before has been handled. */
+  async settle(token) {
+    const bound = this.next("auth:success");
+    this.emit("auth", { sessionToken: token });
+    await bound;
+  }
+
   emit(name, payload) {
     this.write(frame(this.text(name, payload)));
   }
@@ -205,7 +212,7 @@ export class LeanSocket {
 /** Lets two bound connections call each other and enter the room; gives its id. */
 export async function callBetween(caller, callee, calleeId, token) {
   callee.emit("queue:join");
-  await callee.bind(token);
+  await callee.settle(token);
   const rings = callee.next("call:notify");
   caller.emit("call:invite", { toUserId: calleeId, requestedSeconds: 1800 });
   const { inviteId } = await rings;
