@@ -88,7 +88,7 @@ class Calls {
     await pause(400);
     const { delays } = this.window;
     this.window = undefined;
-    return { count: delays.length, p50: quantile(delays), p99: quantile(delays, 0.99), max: quantile(delays, 1), lag: lag.percentile(99) / 1e6, faults: this.faults };
+    return { count: delays.length, p50: quantile(delays), p99: quantile(delays, 0.99), max: quantile(delays, 1), lag: lag.percentile(99) / 1e6, lagMax: lag.max / 1e6, faults: this.faults };
   }
 
   /** Stops sending; everything sent must have come. */
@@ -111,12 +111,13 @@ const HOST = "Host: duet\r\n";
 
 /**
  * Each: `what` with its rates; `right`: what attackers may be told; `run(attack)` sets it going until it is stopped.
- * `seconds`: how long at least, where a timeout is part of it; `after`: seconds until its traces may be gone.
+ * `seconds`: how long at least, where a timeout is part of it; `after`: seconds until its traces may be gone; `asked`: it
+ * runs only when named.
  */
 const ATTACKS = {
   slowloris: {
     what: "500 sockets, one byte of a header each second",
-    right: ["408", "open"],
+    right: ["408"],
     seconds: 14,
     run(attack) {
       for (let i = 0; i < 500; i++) {
@@ -139,7 +140,7 @@ const ATTACKS = {
   },
   chunks: {
     what: "endless chunked body, 50 sockets with 4 KB each 50 ms, again once refused",
-    right: ["413", "408", "reset", "open"],
+    right: ["413", "408", "reset"],
     run(attack) {
       const chunk = Buffer.from(`1000\r\n${"x".repeat(4_096)}\r\n`);
       const one = () => {
@@ -154,9 +155,20 @@ const ATTACKS = {
       for (let i = 0; i < 50; i++) one();
     },
   },
+  // Not among those that run unasked: the allocator keeps most of it, see the README.
+  hoard: {
+    what: "1,000 requests that hold 98 KB of an unfinished body each",
+    right: ["408"],
+    asked: true,
+    run(attack) {
+      const bytes = Buffer.from(`POST /auth/guest HTTP/1.1\r\n${HOST}Content-Type: application/json\r\nContent-Length: 100000\r\n\r\n${"x".repeat(98_000)}`);
+      let opened = 0;
+      attack.pace(500, () => opened++ < 1_000 && attack.connect({ told: statusOf }).write(bytes));
+    },
+  },
   fragments: {
     what: "messages in 65,536 fragments of one byte, 10 sockets, each 1 s after its last was answered",
-    right: ["answered", "1008", "1009", "open"],
+    right: ["answered", "1008", "1009"],
     async run(attack) {
       for (let i = 0; i < 10; i++) {
         const token = attack.account();
@@ -186,7 +198,7 @@ const ATTACKS = {
   },
   inflation: {
     what: "compressed messages of 5.5 KB that are 990 KB, as much as is allowed, 10 sockets, 4 a second each",
-    right: ["answered", "1008", "open", "not negotiated"],
+    right: ["answered", "1008", "not negotiated"],
     async run(attack) {
       for (let i = 0; i < 10; i++) {
         const token = attack.account();
@@ -199,13 +211,14 @@ const ATTACKS = {
         const filler = randomBytes(4_500).toString("base64");
         const bytes = frame(deflated(`["auth",{"sessionToken":"${token}","filler":"${filler}"}`.padEnd(990_000) + "]"), { compressed: true });
         socket.hear = (name) => attack.tell(name === "auth:success" ? "answered" : name);
-        attack.pace(4, () => socket.write(bytes));
+        // Each in its turn: 40 a second, not ten at once.
+        setTimeout(() => attack.running && attack.pace(4, () => socket.write(bytes)), 25 * i);
       }
     },
   },
   unread: {
     what: "20 clients in the queue that read nothing of 1,260 changes a second by 14 others (10,000 in 8 s)",
-    right: ["changes", "open", "reset", "closed"],
+    right: ["changes", "reset", "closed"],
     async run(attack) {
       // One more in the queue, who counts what there is to read.
       const witness = await attack.open({}, attack.account());
@@ -233,7 +246,7 @@ const ATTACKS = {
   },
   silence: {
     what: "500 connections that say nothing, 50 clients that stop reading and answering, 50 that vanish with a reset",
-    right: ["408", "open", "closed", "gone by itself"],
+    right: ["408", "closed", "gone by itself"],
     seconds: 14,
     async run(attack) {
       for (let i = 0; i < 500; i++) attack.connect({ delay: i, told: statusOf });
@@ -247,7 +260,7 @@ const ATTACKS = {
   },
   garbage: {
     what: "1 KB of random bytes, or a TLS hello, 200 connections a second",
-    right: ["400", "431", "reset", "closed", "open"],
+    right: ["400", "431", "reset", "closed"],
     run(attack) {
       const hello = Buffer.concat([Buffer.from("160301020001", "hex"), Buffer.from("0001fc0303", "hex"), randomBytes(508)]);
       let number = 0;
@@ -256,7 +269,7 @@ const ATTACKS = {
   },
   polling: {
     what: "Engine.IO sessions opened and never polled, 200 a second to 1,000; each tenth polled twice at once",
-    right: ["200", "400", "open", "reset", "closed"],
+    right: ["200", "400", "reset", "closed"],
     after: 40,
     run(attack) {
       const get = (query, tell) => {
@@ -327,14 +340,15 @@ class Attack {
   connect({ told, delay = 0 }) {
     const socket = new net.Socket();
     const chunks = [];
-    let reset = false;
+    let end = "closed";
     socket.on("data", (data) => chunks.length < 8 && chunks.push(data));
-    socket.on("error", (error) => (reset = error.code === "ECONNRESET" || error.code === "EPIPE" || this.tell(error.code)));
+    // Whoever goes on writing to a connection that is being closed is reset, in one way or another.
+    socket.on("error", ({ code }) => (end = ["ECONNRESET", "EPIPE", "EINVAL"].includes(code) ? "reset" : code));
     socket.on("close", () => {
       this.sockets.delete(socket);
       if (!this.running) return;
       const bytes = Buffer.concat(chunks);
-      this.tell(bytes.length > 0 ? told(bytes) : reset ? "reset" : "closed");
+      this.tell(bytes.length > 0 ? told(bytes) : end);
     });
     socket.answered = () => (chunks.length > 0 ? told(Buffer.concat(chunks)) : "open");
     this.sockets.add(socket);
@@ -479,7 +493,7 @@ async function main(options) {
     const long = options.fast ? options.seconds : Math.max(options.seconds, seconds);
     const before = server.rssKb();
     peak = before;
-    const [quiets, attacks, told] = [[await measure(options.quiet)], [], {}];
+    const [quiets, attacks, told, rounds] = [[await measure(options.quiet)], [], {}, []];
     let [spent, stoppedAt] = [0, 0];
     for (let i = 0; i < options.alternations; i++) {
       await attackers.ask("start", { name });
@@ -490,18 +504,17 @@ async function main(options) {
       for (const [key, count] of Object.entries(stopped.told)) told[key] = (told[key] ?? 0) + count;
       await pause(options.fast ? 200 : 1_500);
       quiets.push(await measure(options.quiet));
+      rounds.push(server.rssKb());
     }
-    const wrong = Object.keys(told).filter((key) => !right.includes(key));
+    // What is under way when the attack stops is open.
+    const wrong = Object.keys(told).filter((key) => key !== "open" && !right.includes(key));
     if (wrong.length > 0) fail(`${name}: attackers were told ${JSON.stringify(told)}, right are ${right}`);
     // Memory is looked at after 10 s; in a hurry, as soon as it is back.
     const back = () => server.rssKb() <= before + GROWTH_MAX_KB;
     while (Date.now() < stoppedAt + AFTER_MS && !(options.fast && back())) await pause(50);
-    let left = server.rssKb();
-    const leftSoon = left;
-    if (!options.fast && after > 0) {
-      await pause(Math.max(0, stoppedAt + after * 1000 - Date.now()));
-      left = server.rssKb();
-    }
+    const soon = server.rssKb();
+    if (!options.fast && after > 0) await pause(Math.max(0, stoppedAt + after * 1000 - Date.now()));
+    const left = server.rssKb();
     if (!back()) fail(`${name}: ${mib(before)} MiB before, ${mib(left)} MiB after`);
 
     const ratios = (key) => attacks.map((attack, i) => attack[key] / ((quiets[i][key] + quiets[i + 1][key]) / 2));
@@ -514,14 +527,16 @@ async function main(options) {
       max: Math.max(...attacks.map(({ max }) => max)),
       r50: quantile(ratios("p50")),
       r99: quantile(ratios("p99")),
-      memory: [before, peak, leftSoon, ...(left === leftSoon ? [] : [left])].map(mib),
+      memory: [before, peak, soon, ...(!options.fast && after > 0 ? [left] : [])].map(mib),
+      rounds: rounds.map(mib),
       cpu: [middle(quiets, "cpu"), middle(attacks, "cpu"), spent].map((share) => Math.round(share * 100)),
       lag: [middle(quiets, "lag"), middle(attacks, "lag")],
+      lagMax: Math.max(...attacks.map(({ lagMax }) => lagMax)),
     };
     rows.push(row);
     console.log(
       `siege: ${name}: ${row.told}; p50 ${row.p50.map(ms).join(" -> ")} ms (x ${row.r50.toFixed(2)}), p99 ${row.p99.map(ms).join(" -> ")} ms (x ${row.r99.toFixed(2)}), max ${ms(row.max)} ms; ` +
-        `memory ${row.memory.join(" / ")} MiB; server ${row.cpu[0]} -> ${row.cpu[1]} % of a core, attackers ${row.cpu[2]} %, own lag p99 ${row.lag.map(ms).join(" -> ")} ms`,
+        `memory ${row.memory.join(" / ")} MiB, after each round ${row.rounds.join(", ")}; server ${row.cpu[0]} -> ${row.cpu[1]} % of a core, attackers ${row.cpu[2]} %, own lag p99 ${row.lag.map(ms).join(" -> ")}, max ${ms(row.lagMax)} ms`,
     );
   }
   const { total, faults } = await calls.ask("end");
@@ -542,7 +557,7 @@ async function main(options) {
 }
 
 function parseArguments(words) {
-  const options = { calls: 200, seconds: 8, quiet: 8, alternations: 3, only: Object.keys(ATTACKS), runtime: RUNTIME, shards: SHARDS, fast: false };
+  const options = { calls: 200, seconds: 8, quiet: 8, alternations: 3, only: Object.keys(ATTACKS).filter((name) => !ATTACKS[name].asked), runtime: RUNTIME, shards: SHARDS, fast: false };
   while (words.length > 0) {
     const name = words.shift().replace(/^--/, "");
     assert.ok(name in options && (name === "fast" || words.length > 0), `usage: node siege.mjs [--fast] [--calls N] [--seconds N] [--quiet N] [--alternations N] [--only ${Object.keys(ATTACKS)}] [--runtime R] [--shards N]`);
