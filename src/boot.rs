@@ -17,7 +17,7 @@ use crate::base::ShardId;
 use crate::base::placement::Placement;
 use crate::config::Config;
 use crate::runtime::probe::{Probe, probe};
-use crate::runtime::{bind_all, raise_descriptor_limit, spawn_shard, usable_cpus};
+use crate::runtime::{bind_all, give_large_blocks_back, raise_descriptor_limit, spawn_shard, usable_cpus};
 use crate::shard::clock::Clock;
 use crate::shard::{self, Envelope, Links, Start, abort_on_shared_panic};
 use crate::telemetry::logs;
@@ -30,6 +30,7 @@ use crate::{hashing, store};
 pub fn run(config: &Config) -> Result<(), String> {
     logs::start(&config.log)?;
     abort_on_shared_panic();
+    give_large_blocks_back();
     let descriptors = raise_descriptor_limit();
     let cpus = usable_cpus();
     let shards = config.shards.unwrap_or(cpus.len() as u16);

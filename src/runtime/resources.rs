@@ -1,4 +1,4 @@
-//! The process's resource limits: soft ones are raised to the hard ones where more is needed.
+//! The process's resources: soft limits are raised to the hard ones where more is needed, freed memory goes back.
 //!
 //! Owned by: boot, before any shard runs. Not here: deciding what a limit means for the number of connections.
 
@@ -14,6 +14,21 @@ pub(super) enum Resource {
 /// Raises the number of file descriptors as far as the hard limit allows, and tells it. Each connection takes one.
 pub fn raise_descriptor_limit() -> u64 {
     raise(Resource::Descriptors, u64::MAX)
+}
+
+/// Blocks from this size on are the system's own, bytes: what is freed of them leaves the process at once.
+#[cfg(target_env = "gnu")]
+const MAPPED_BYTES_MIN: libc::c_int = 64 * 1024;
+
+/// Lets large blocks go back to the system when they are freed. glibc would keep those below 32 MiB once a larger one
+/// was freed, so a thousand request bodies held at a time would stay for ever.
+#[allow(unsafe_code)]
+pub fn give_large_blocks_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt only sets a parameter of the allocator; no other thread runs yet.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_BYTES_MIN);
+    }
 }
 
 /// Raises the soft limit to the hard one if it is below `wanted`; the soft limit that holds then, 0 if unknown.

@@ -155,11 +155,9 @@ const ATTACKS = {
       for (let i = 0; i < 50; i++) one();
     },
   },
-  // Not among those that run unasked: the allocator keeps most of it, see the README.
   hoard: {
     what: "1,000 requests that hold 98 KB of an unfinished body each",
     right: ["408"],
-    asked: true,
     run(attack) {
       const bytes = Buffer.from(`POST /auth/guest HTTP/1.1\r\n${HOST}Content-Type: application/json\r\nContent-Length: 100000\r\n\r\n${"x".repeat(98_000)}`);
       let opened = 0;
@@ -557,7 +555,7 @@ async function main(options) {
 }
 
 function parseArguments(words) {
-  const options = { calls: 200, seconds: 8, quiet: 8, alternations: 3, only: Object.keys(ATTACKS).filter((name) => !ATTACKS[name].asked), runtime: RUNTIME, shards: SHARDS, fast: false };
+  const options = { calls: 200, seconds: 8, quiet: 8, alternations: 3, only: Object.keys(ATTACKS), runtime: RUNTIME, shards: SHARDS, fast: false };
   while (words.length > 0) {
     const name = words.shift().replace(/^--/, "");
     assert.ok(name in options && (name === "fast" || words.length > 0), `usage: node siege.mjs [--fast] [--calls N] [--seconds N] [--quiet N] [--alternations N] [--only ${Object.keys(ATTACKS)}] [--runtime R] [--shards N]`);
