@@ -18,15 +18,16 @@ use tracing_subscriber::EnvFilter;
 
 use crate::api::settings::TURN_TTL_S;
 use crate::api::{Limits, TurnSettings};
-use crate::base::Time;
+use crate::base::{Time, limits};
 use crate::runtime::Choice;
 use crate::runtime::probe::Probe;
+use crate::wire::deflate::Policy;
 use crate::wire::encoding;
 use crate::{api, conn, domain, hashing, shard, store};
 
 /// Every flag, in the order of `--help`. Bounds stand in [`read`].
 #[rustfmt::skip]
-const FLAGS: [Flag; 38] = [
+const FLAGS: [Flag; 43] = [
     flag("port", "PORT", "3001", "TCP port; 0 lets the system choose one"),
     flag("host", "HOST", "0.0.0.0", "Address to listen on; :: is all addresses, IPv4 and IPv6"),
     flag("public-url", "API_BASE", "", "Where browsers reach this server, such as https://api.example.org"),
@@ -54,6 +55,11 @@ const FLAGS: [Flag; 38] = [
     flag("unbound-timeout-ms", "UNBOUND_TIMEOUT_MS", "30000", "Time to authenticate a connection, ms"),
     flag("http-compression-level", "HTTP_COMPRESSION_LEVEL", "6", "Compression of HTTP responses, 1 (fast) to 9 (small); 0 is none"),
     flag("http-compression-threshold", "HTTP_COMPRESSION_THRESHOLD", "1024", "Smallest response body that is compressed, bytes"),
+    flag("message-bytes-max", "MESSAGE_BYTES_MAX", "1000000", "Longest message of a client, and payload by polling, bytes"),
+    flag("socket-path", "SOCKET_PATH", "/socket.io/", "Where Socket.IO is spoken"),
+    flag("deflate-level", "DEFLATE_LEVEL", "6", "Compression of WebSocket messages, 1 (fast) to 9 (small); 0 is none"),
+    flag("deflate-threshold", "DEFLATE_THRESHOLD", "1024", "Shorter WebSocket messages are not compressed, bytes"),
+    flag("deflate-context-takeover", "DEFLATE_CONTEXT_TAKEOVER", "off", "on: smaller messages, for up to 344 KiB of memory per connection; off"),
     flag("user-cache-max", "USER_CACHE_MAX", "50000", "Profiles kept in memory"),
     flag("session-cache-max", "SESSION_CACHE_MAX", "50000", "Sessions kept in memory"),
     flag("hash-threads", "HASH_THREADS", "2", "Passwords hashed at the same time"),
@@ -118,6 +124,15 @@ pub struct Config {
     pub ping_interval_ms: u64,
     pub ping_timeout_ms: u64,
     pub unbound_timeout_ms: u64,
+    pub message_bytes_max: usize,
+    /// Without a slash at the end.
+    pub socket_path: String,
+    /// 0 is none.
+    pub deflate_level: u8,
+    pub deflate_threshold: usize,
+    pub deflate_context_takeover: bool,
+    /// Speak what protocol suites expect instead of the product; no setting, for the tests' own server.
+    pub is_conformance_target: bool,
     /// 1 to 9; 0 compresses no response.
     pub http_compression_level: u8,
     /// Bytes of the smallest body that is compressed.
@@ -184,6 +199,13 @@ impl Config {
             ping_interval_ms: self.ping_interval_ms,
             ping_timeout_ms: self.ping_timeout_ms,
             unbound_timeout_ms: self.unbound_timeout_ms,
+            message_bytes_max: self.message_bytes_max,
+            // One message must fit.
+            outbox_bytes_max: limits::OUTBOX_BYTES_MAX.max(2 * self.message_bytes_max),
+            engine_path: self.socket_path.clone(),
+            deflate: Policy { level: self.deflate_level, context_takeover: self.deflate_context_takeover },
+            deflate_bytes_min: self.deflate_threshold,
+            is_conformance_target: self.is_conformance_target,
             trusted_proxies: self.trusted_proxies.clone(),
             ..conn::Settings::default()
         }
@@ -316,6 +338,12 @@ fn read(reader: &mut Reader) -> Config {
         ping_interval_ms: reader.number("ping-interval-ms", 100..=HOUR_MS),
         ping_timeout_ms: reader.number("ping-timeout-ms", 100..=HOUR_MS),
         unbound_timeout_ms: reader.number("unbound-timeout-ms", 100..=HOUR_MS),
+        message_bytes_max: reader.number("message-bytes-max", 1024..=MESSAGE_BYTES_TOP),
+        socket_path: reader.one("socket-path", "must start with / and name a path", path).unwrap_or_default(),
+        deflate_level: reader.number("deflate-level", 0..=9),
+        deflate_threshold: reader.number("deflate-threshold", 0..=MESSAGE_BYTES_TOP),
+        deflate_context_takeover: reader.one("deflate-context-takeover", "must be on or off", switch).unwrap_or(false),
+        is_conformance_target: false,
         http_compression_level: reader.number("http-compression-level", 0..=9),
         http_compression_threshold: reader.number("http-compression-threshold", 0..=1024 * 1024 * 1024),
         user_cache_max: reader.number("user-cache-max", 1..=100_000_000),
@@ -351,6 +379,8 @@ fn refuse_unsupported(reader: &mut Reader) {
 
 /// More than any rate needs.
 const RATE_MAX: u64 = 1_000_000;
+/// Longest message that may be allowed, bytes.
+const MESSAGE_BYTES_TOP: u64 = 64 * 1024 * 1024;
 /// Longest time of a connection's timers.
 const HOUR_MS: u64 = 3_600_000;
 
@@ -434,6 +464,13 @@ fn switch(text: &str) -> Option<bool> {
     }
 }
 
+/// A path without a slash at its end, and more than that slash.
+fn path(text: &str) -> Option<String> {
+    let path = text.trim_end_matches('/');
+    let is_path = path.len() > 1 && path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic());
+    (is_path && !path.contains(['?', '#', '%'])).then(|| path.to_owned())
+}
+
 /// A number of shards; `Some(None)` leaves it to the machine.
 fn count(text: &str) -> Option<Option<u16>> {
     match text {
@@ -454,7 +491,6 @@ fn filter(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::limits;
 
     /// Tests read flags only: variables that happen to be set here would otherwise decide.
     fn parse(flags: &[&str]) -> Result<Config, ConfigExit> {
@@ -475,9 +511,8 @@ mod tests {
     fn the_defaults_are_those_of_the_layers() {
         let Ok(config) = parse(&[]) else { panic!("the defaults are good") };
         assert_eq!((config.port, config.host.to_string().as_str(), config.shards), (3001, "0.0.0.0", None));
-        assert_eq!(config.ping_interval_ms, limits::PING_INTERVAL_MS);
-        assert_eq!(config.ping_timeout_ms, limits::PING_TIMEOUT_MS);
-        assert_eq!(config.unbound_timeout_ms, limits::UNBOUND_TIMEOUT_MS);
+        let (usual, conn) = (conn::Settings::default(), config.conn_settings());
+        assert_eq!(format!("{conn:?}"), format!("{usual:?}"));
         assert_eq!(config.user_connections_max, limits::USER_CONNECTIONS_MAX);
         assert_eq!(config.store_queue, limits::STORE_QUEUE_MAX);
         let (usual, domain) = (domain::Settings::default(), config.domain_settings());

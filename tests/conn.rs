@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use duet::base::{EngineSid, Random, ShardId, Time, Token, UserId, limits};
 use duet::conn::{CloseReason, Conn, Output, Settings};
+use duet::wire::deflate::{Deflater, Inflater, Policy};
 use duet::wire::http::{Method, Response};
 use duet::wire::upgrade::EngineRefusal;
 use duet::wire::websocket::{Control, Data, EncodedHeader, OpCode, apply_mask};
@@ -688,7 +689,7 @@ fn attachments_that_lie_close_the_session() {
 fn polling() -> Client {
     let mut client = Client::new();
     let sid = EngineSid::draw(ShardId(0), &mut Random::from_seed(1));
-    client.conn = Conn::polling(client.now, Arc::new(Settings::default()), client.conn.address(), [7; 16], sid);
+    client.conn = Conn::polling(client.now, &client.conn, "/socket.io/", [7; 16], sid).unwrap();
     let open = client.payload();
     assert!(open.starts_with(&format!(r#"0{{"sid":"{}","upgrades":["websocket"],"pi"#, sid.encode())), "{open}");
     client
@@ -731,7 +732,7 @@ fn a_payload_split_into_packets_anywhere_gives_its_packets() {
         ("40\u{1e}b//8=", "connect -; left Lost"),
         ("40\u{1e}b!", "connect -; left Lost"),
         ("40\u{1e}2", "connect -; left Lost"),
-        ("40\u{1e}1\u{1e}42[\"queue:join\"]", "connect -; left Deliberate"),
+        ("40\u{1e}1\u{1e}42[\"queue:join\"]", "connect -; left Lost"),
         (
             "40\u{1e}451-[\"x\",{\"_placeholder\":true,\"num\":0}]\u{1e}bAQID",
             "connect -; refused Binary data is not supported",
@@ -834,7 +835,7 @@ fn the_plain_dialect_speaks_bare_events() {
 fn leaving_is_told_apart_from_being_lost() {
     let heard = |bytes: &[u8]| Client::connected().say(bytes).end().heard();
     assert_eq!(heard(&text("41")), "bye 1000; left Deliberate; close client_disconnect");
-    assert_eq!(heard(&text("1")), "bye 1000; left Deliberate; close client_disconnect");
+    assert_eq!(heard(&text("1")), "bye 1000; left Lost; close peer_closed");
     assert_eq!(heard(&frame(true, CLOSE, b"\x03\xe8")), "bye 1000; left Lost; close peer_closed");
     assert_eq!(heard(b""), "left Lost; close peer_reset");
     assert_eq!(Client::opened().end().heard(), "close peer_reset");
@@ -1029,12 +1030,18 @@ fn a_client_that_does_not_read_is_closed_at_its_bound() {
 }
 
 #[test]
-fn pings_are_answered_by_the_latest_pong() {
+fn pings_are_answered_and_a_flood_by_the_latest_pong() {
     let mut client = Client::connected();
     client.say(
         &[frame(true, PING, b"a"), frame(true, PING, b"b"), text("42[\"auth\"]"), frame(true, PING, b"c")].concat(),
     );
-    assert_eq!(client.heard(), "pong a; pong c; event auth");
+    assert_eq!(client.heard(), "pong a; pong b; pong c; event auth");
+    let pings: Vec<u8> = (0..200_u8).flat_map(|number| frame(true, PING, &[number])).collect();
+    let heard = Client::connected().say(&pings).heard();
+    let pongs: Vec<&str> = heard.split("; ").collect();
+    assert!((10..30).contains(&pongs.len()), "{heard}");
+    let last = Client::connected().say(&frame(true, PING, &[199])).heard();
+    assert_eq!(pongs.last(), Some(&last.as_str()));
 
     let mut mute = Client::with(Settings { outbox_bytes_max: 50_000, ..Settings::default() });
     mute.say(&upgrade("/ws")).reads = false;
@@ -1045,6 +1052,96 @@ fn pings_are_answered_by_the_latest_pong() {
         mute.drain();
     }
     assert!(mute.heard().ends_with("left Lost; close slow_reader"));
+}
+
+/// A client of `/ws` that offers this, and what it was answered.
+fn deflating(offer: &str, settings: Settings) -> (Client, String) {
+    let mut client = Client::with(settings);
+    let head = String::from_utf8(upgrade("/ws")).unwrap();
+    let head = head.replace("\r\nUpgrade", &format!("\r\nSec-WebSocket-Extensions: {offer}\r\nUpgrade"));
+    client.conn.receive(client.now, &mut head.into_bytes());
+    let response: Vec<u8> = std::mem::take(client.conn.chunks()).iter().flat_map(|chunk| chunk.to_vec()).collect();
+    client.conn.written(response.len());
+    client.drain().transcript.clear();
+    (client, String::from_utf8(response).unwrap())
+}
+
+/// A message with RSV1 set, its payload masked with zeros.
+fn compressed(payload: &[u8]) -> Vec<u8> {
+    let mut frame = EncodedHeader::new(TEXT, payload.len()).compressed().as_bytes().to_vec();
+    frame[1] |= 0x80;
+    frame.extend_from_slice(&[0; 4]);
+    frame.extend_from_slice(payload);
+    frame
+}
+
+#[test]
+fn messages_are_inflated_and_long_ones_deflated_where_that_was_agreed_on() {
+    let (mut client, response) = deflating("permessage-deflate; client_max_window_bits", Settings::default());
+    assert!(response.contains("permessage-deflate; server_no_context_takeover; client_no_context_takeover\r\n"));
+    let mut deflater = Deflater::new(6, false);
+    let event = deflater.deflate(&[br#"["queue:join"]"#], 15);
+    client.say(&compressed(&event)).say(&compressed(&event)).say(&text(r#"["queue:leave"]"#));
+    let split = compressed(&event);
+    client.say(&split[..10]).say(&split[10..]);
+    assert_eq!(client.heard(), "event queue:join; event queue:join; event queue:leave; event queue:join");
+
+    client.conn.send(client.now, &Bytes::from(format!("[{:?}]", "x".repeat(1019))));
+    client.conn.send(client.now, &Bytes::from(format!("[{:?}]", "x".repeat(1020))));
+    let chunks: Vec<Bytes> = client.conn.chunks().iter().cloned().collect();
+    assert_eq!((chunks[0][0], chunks[1].len(), chunks[2][0]), (0x81, 1023, 0xc1));
+    let inflated = Inflater::default().inflate(&chunks[2][2..], None, 10_000).unwrap();
+    assert_eq!(inflated.len(), 1024);
+    assert!(chunks[2].len() < 60);
+}
+
+#[test]
+fn what_was_compressed_for_one_is_sent_to_all_as_the_same_bytes() {
+    let event = Bytes::from(format!("[{:?}]", "y".repeat(5_000)));
+    let frames: Vec<Bytes> = (0..3)
+        .map(|_| {
+            let (mut client, _) = deflating("permessage-deflate", Settings::default());
+            client.conn.send(client.now, &event);
+            client.conn.chunks()[0].clone()
+        })
+        .collect();
+    assert!(frames.iter().all(|frame| frame[0] == 0xc1 && frame.as_ptr() == frames[0].as_ptr()));
+}
+
+#[test]
+fn compression_that_lies_closes_the_connection() {
+    let bomb = Deflater::new(6, false).deflate(&[&vec![b' '; 10_000_000]], 15);
+    let reserved = "bye 1002; left Lost; close protocol_error";
+    for (what, bytes, expected) in [
+        ("a bomb", compressed(&bomb), "bye 1009; left Lost; close message_too_big"),
+        ("no deflate data", compressed(b"\xff\xff\xff"), "bye 1007; left Lost; close protocol_error"),
+        ("nothing at all", compressed(b""), "bye 1007; left Lost; close protocol_error"),
+        ("RSV1 on a ping", [&[0xc9, 0x80][..], &[0; 4]].concat(), reserved),
+        ("RSV1 on a fragment", [frame(false, TEXT, b"["), [&[0xc0, 0x80][..], &[0; 4]].concat()].concat(), reserved),
+        ("RSV2", [&[0xa1, 0x80][..], &[0; 4]].concat(), reserved),
+    ] {
+        let (mut client, _) = deflating("permessage-deflate", Settings::default());
+        assert_eq!(client.say(&bytes).end().heard(), expected, "{what}");
+        assert!(client.conn.held_bytes() < 4_096, "{what} leaves nothing behind");
+    }
+}
+
+#[test]
+fn context_takeover_is_there_for_who_wants_to_pay_for_it() {
+    let deflate = Policy { level: 6, context_takeover: true };
+    let (mut client, response) = deflating("permessage-deflate", Settings { deflate, ..Settings::default() });
+    assert!(response.contains("Sec-WebSocket-Extensions: permessage-deflate\r\n"), "{response}");
+    let event = Bytes::from(format!("[{:?}]", (0..500).map(|number| format!("{number:x}")).collect::<String>()));
+    let mut length = || {
+        client.conn.send(client.now, &event);
+        std::mem::take(client.conn.chunks()).iter().map(Bytes::len).sum::<usize>()
+    };
+    let (first, second) = (length(), length());
+    assert!(second * 10 < first, "{first}, then {second}");
+    assert!(client.conn.held_bytes() > 300_000);
+    let (declined, response) =
+        deflating("permessage-deflate", Settings { deflate: Policy { level: 0, ..deflate }, ..Settings::default() });
+    assert!(declined.conn.is_socket() && !response.contains("permessage-deflate"));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The codecs by themselves: what is encoded decodes to itself, and the published examples come out byte for byte.
 
 use duet::base::{Random, Time, Token, UserId};
+use duet::wire::deflate::Policy;
 use duet::wire::http::{Body, Framing, Reply, decode_head, encode_date, encode_response, head_length};
 use duet::wire::http::{Method, Request, Response};
 use duet::wire::websocket::{
@@ -35,7 +36,7 @@ fn a_frame_of_any_length_round_trips() {
         let mut bytes = masked(&encode_text(&[&payload]), header_length, random.bytes());
         let whole = bytes.len();
         bytes.extend_from_slice(b"next");
-        let frame = decode_frame(&mut bytes, 100_000).unwrap().unwrap();
+        let frame = decode_frame(&mut bytes, 100_000, false).unwrap().unwrap();
         assert_eq!((frame.opcode, frame.is_final, frame.length), (TEXT, true, whole));
         assert_eq!(frame.payload, payload);
     }
@@ -44,8 +45,8 @@ fn a_frame_of_any_length_round_trips() {
 #[test]
 fn the_masked_example_of_rfc_6455_5_7_decodes() {
     let mut bytes = [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
-    assert_eq!(decode_frame(&mut bytes, 5).unwrap().unwrap().payload, b"Hello");
-    assert_eq!(decode_frame(&mut bytes[..10], 5).unwrap().map(|frame| frame.length), None);
+    assert_eq!(decode_frame(&mut bytes, 5, false).unwrap().unwrap().payload, b"Hello");
+    assert_eq!(decode_frame(&mut bytes[..10], 5, false).unwrap().map(|frame| frame.length), None);
 }
 
 #[test]
@@ -53,7 +54,7 @@ fn an_unfinished_frame_is_left_as_it_is() {
     let mut bytes = masked(&encode_text(&[b"payload"]), 2, [1, 2, 3, 4]);
     let whole = bytes.clone();
     for length in 0..bytes.len() {
-        assert!(decode_frame(&mut bytes[..length], 100).unwrap().is_none(), "{length}");
+        assert!(decode_frame(&mut bytes[..length], 100, false).unwrap().is_none(), "{length}");
         assert_eq!(bytes, whole);
     }
 }
@@ -188,7 +189,8 @@ fn a_response_carries_what_the_connection_owes() {
 #[test]
 fn the_handshake_example_of_rfc_6455_1_3_is_answered() {
     let head = "GET /ws HTTP/1.1\r\nHost: x\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
-    let response = upgrade::answer_handshake(&request(head));
+    let (response, agreement) = upgrade::answer_handshake(&request(head), Policy { level: 6, context_takeover: false });
+    assert_eq!(agreement, None);
     assert_eq!(response.status, 101);
     assert!(response.headers.contains(&("Sec-WebSocket-Accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".to_owned())));
 }
@@ -219,7 +221,11 @@ fn socket_io_packets_give_kind_namespace_and_data() {
     assert_eq!(decode("2/x,7[\"/,\"]"), Some((Kind::Event, "/x", "[\"/,\"]")));
     assert_eq!(decode("30[]"), Some((Kind::Ack, "/", "[]")));
     let long = format!("0/{}", "n".repeat(256));
-    for bad in ["", "5", "51-[\"a\",{}]", "9", "0[]", "0\"a\"", "1{}", "2", "2{}", "3", "21234567890123456[]", &long] {
+    assert_eq!(decode("51-[\"a\",{}]"), Some((Kind::Event, "/", "[\"a\",{}]")));
+    assert_eq!(decode("610-/x,7[{}]"), Some((Kind::Ack, "/x", "[{}]")));
+    let packet = socketio::Packet::decode("510-/x,7[1]").unwrap();
+    assert_eq!((packet.attachments, packet.ack), (10, Some("7")));
+    for bad in ["", "5", "511-[\"a\",{}]", "5-[]", "51[]", "9", "0[]", "0\"a\"", "1{}", "2", "2{}", "3", "21234567890123456[]", &long] {
         assert_eq!(decode(bad), None, "{bad}");
     }
 }

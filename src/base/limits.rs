@@ -2,6 +2,17 @@
 
 /// Largest message from a client, bytes (contract 3.1, `maxPayload`).
 pub const MESSAGE_BYTES_MAX: usize = 1_000_000;
+/// Most that a compressed message may grow by, in times its payload. DEFLATE reaches 1032, but only by repeating a few
+/// bytes; JSON gets to 5 or 20, and very uniform records to 50. So a client pays for what it makes a shard parse.
+pub const INFLATE_RATIO_MAX: usize = 200;
+/// Up to here a message may grow by any factor: the work is small, and short honest messages can repeat themselves.
+pub const INFLATE_UNRATED_BYTES: usize = 64 * 1024;
+/// Least payload and message together, bytes, of a block in a compressed message, on average: each costs its decoder
+/// up to 6 us for tables, which makes a megabyte of empty blocks 2.7 s of work. Those of honest compressors are larger,
+/// even if they flush every 256 bytes.
+pub const INFLATE_BLOCK_BYTES_MIN: usize = 128;
+/// Blocks that are not counted.
+pub const INFLATE_UNRATED_BLOCKS: usize = 64;
 /// Largest HTTP request head, bytes; over it 431 (RFC 6585 5).
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Most header fields of a request; over it 431.
@@ -33,6 +44,12 @@ pub const PING_INTERVAL_MS: u64 = 25_000;
 pub const PING_TIMEOUT_MS: u64 = 60_000;
 /// A connection that has not authenticated by then is closed (contract 8, D16).
 pub const UNBOUND_TIMEOUT_MS: u64 = 30_000;
+/// Level of permessage-deflate (contract 3.1 asks for compression, the reference design for 6).
+pub const DEFLATE_LEVEL: u8 = 6;
+/// Shorter messages of the server are not compressed, bytes (contract 3.1).
+pub const DEFLATE_BYTES_MIN: usize = 1024;
+/// Longer ones are not either, so that none keeps a shard busy for more than some 2 ms.
+pub const DEFLATE_BYTES_MAX: usize = 128 * 1024;
 /// Time from a WebSocket that wants to take a session over to its taking over (engine.io, `upgradeTimeout`).
 pub const UPGRADE_TIMEOUT_MS: u64 = 10_000;
 /// Attachments of one Socket.IO packet; more are a malformed packet (the clients' own parser allows 10).
@@ -132,6 +149,7 @@ pub const RATE_COUNTERS_MAX: usize = 65_536;
 
 const _: () = assert!(MESSAGE_BYTES_MAX < OUTBOX_BYTES_MAX, "one message must fit an outbox");
 const _: () = assert!(FULLY_COMPRESSED_BYTES_MAX < COMPRESSED_BYTES_MAX);
+const _: () = assert!(INFLATE_UNRATED_BYTES <= MESSAGE_BYTES_MAX);
 const _: () = assert!(CALL_SECONDS_MIN < CALL_SECONDS_MAX);
 const _: () = assert!(CALL_RECORDED_SECONDS_MIN <= CALL_COMPLETED_SECONDS_MIN);
 const _: () = assert!(HELD_BYTES_MAX < OUTBOX_BYTES_MAX, "held messages must fit an outbox when they are let go");

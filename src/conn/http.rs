@@ -5,11 +5,13 @@
 
 use bytes::Bytes;
 
+use super::deflation::Deflation;
 use super::probe::Probe;
 use super::socket::{Closing, Socket};
 use super::{CloseReason, Context, Output, Stage, Step};
 use crate::base::limits::HEAD_BYTES_MAX;
 use crate::base::{EngineSid, Time};
+use crate::wire::deflate::Agreement;
 use crate::wire::forwarded::client_address;
 use crate::wire::http::{Body, Head, HttpError, Reply, decode_head, encode_response, head_length};
 use crate::wire::http::{Method, Response};
@@ -33,7 +35,14 @@ enum State {
     /// Waiting for the rest of a body.
     Body { until: Time, receiving: Box<(Head, Body)> },
     /// A request is with the caller.
-    Asked { reply: Reply, upgrades: Option<EngineSid> },
+    Asked { reply: Reply, upgrade: Option<Box<Upgrade>> },
+}
+
+/// A WebSocket that waits for leave to take a session over.
+struct Upgrade {
+    sid: EngineSid,
+    handshake: Response,
+    agreement: Option<Agreement>,
 }
 
 impl Http {
@@ -90,11 +99,15 @@ impl Http {
 
     /// Answers the request that is with the caller; nothing when there is none.
     pub fn respond(&mut self, context: &mut Context, response: &Response) -> Option<Stage> {
-        let State::Asked { reply, upgrades } = self.state else { return None };
-        let next = self.answer(context, reply, response);
-        match upgrades {
-            Some(sid) if response.status == 101 => Some(Stage::Probe(Probe::new(context.now, sid))),
-            _ => next,
+        let State::Asked { reply, upgrade } = &mut self.state else { return None };
+        let reply = *reply;
+        match upgrade.take() {
+            Some(upgrade) if response.status == 101 => {
+                let next = self.answer(context, reply, &upgrade.handshake);
+                let deflation = deflation(context, upgrade.agreement);
+                next.or_else(|| Some(Stage::Probe(Probe::new(context.now, upgrade.sid, deflation))))
+            }
+            _ => self.answer(context, reply, response),
         }
     }
 
@@ -154,9 +167,9 @@ impl Http {
     fn begin(&mut self, context: &mut Context, head: Head, length: usize) -> Step {
         *context.address = client_address(context.peer, &context.settings.trusted_proxies, &head.request);
         // What is posted to a session may be as long as a message of a WebSocket (contract 3.1, `maxPayload`).
-        let bytes_max = match Dialect::of(&head.request.path) {
-            Some(Dialect::SocketIo) => context.settings.message_bytes_max,
-            _ => context.settings.body_bytes_max,
+        let bytes_max = match is_engine(context, &head) {
+            true => context.settings.message_bytes_max,
+            false => context.settings.body_bytes_max,
         };
         let body = match Body::new(head.framing, bytes_max) {
             Ok(body) => body,
@@ -202,25 +215,35 @@ impl Http {
             keep_alive: head.keep_alive,
             without_body: head.request.method == Method::Head,
         };
-        let dialect = Dialect::of(&head.request.path).filter(|_| head.request.method != Method::Options);
-        let refusal = match dialect {
-            None => return self.ask(context, reply, None, Output::Request(Box::new(head.request)), used),
-            Some(Dialect::SocketIo) => match decode_engine_ask(&head) {
-                Ok(EngineAsk::OpenSocket) => None,
-                ask => {
-                    let upgrades = if let Ok(EngineAsk::Upgrade(sid)) = ask { Some(sid) } else { None };
-                    let output = Output::Engine { ask, request: Box::new(head.request) };
-                    return self.ask(context, reply, upgrades, output, used);
+        let dialect = context.settings.dialect(&head.request.path);
+        let dialect = dialect.filter(|dialect| *dialect != Dialect::Echo || head.asks_for_websocket());
+        let dialect = dialect.filter(|_| head.request.method != Method::Options);
+        let ask = dialect.filter(|dialect| dialect.is_engine()).map(|_| decode_engine_ask(&head));
+        let (response, agreement) = match (dialect, ask) {
+            (None, _) => return self.ask(context, reply, None, Output::Request(Box::new(head.request)), used),
+            (_, Some(ask @ (Err(_) | Ok(EngineAsk::Open | EngineAsk::Poll(_) | EngineAsk::Post(_))))) => {
+                let output = Output::Engine { ask, request: Box::new(head.request) };
+                return self.ask(context, reply, None, output, used);
+            }
+            (_, Some(Ok(EngineAsk::Upgrade(sid)))) => {
+                let (handshake, agreement) = answer_handshake(&head.request, context.settings.deflate);
+                if handshake.status == 101 {
+                    let output = Output::Engine { ask: Ok(EngineAsk::Upgrade(sid)), request: Box::new(head.request) };
+                    let upgrade = Box::new(Upgrade { sid, handshake, agreement });
+                    return self.ask(context, reply, Some(upgrade), output, used);
                 }
-            },
-            Some(Dialect::Plain) => refuse_plain_open(&head),
+                (handshake, None)
+            }
+            (_, Some(Ok(EngineAsk::OpenSocket))) => answer_handshake(&head.request, context.settings.deflate),
+            (Some(_), None) => refuse_plain_open(&head)
+                .map_or_else(|| answer_handshake(&head.request, context.settings.deflate), |refusal| (refusal, None)),
         };
-        let response = refusal.unwrap_or_else(|| answer_handshake(&head.request));
         if response.status != 101 {
             self.closes = Some(CloseReason::BadRequest);
         }
         let next = self.answer(context, reply, &response);
-        let open = |dialect| Stage::Socket(Socket::open(context, dialect));
+        let deflation = deflation(context, agreement);
+        let open = |dialect| Stage::Socket(Socket::open(context, dialect, deflation));
         Step::Become(used, next.or_else(|| dialect.map(open)).unwrap_or(Stage::Closed))
     }
 
@@ -229,11 +252,11 @@ impl Http {
         &mut self,
         context: &mut Context,
         reply: Reply,
-        upgrades: Option<EngineSid>,
+        upgrade: Option<Box<Upgrade>>,
         output: Output,
         used: usize,
     ) -> Step {
-        self.state = State::Asked { reply, upgrades };
+        self.state = State::Asked { reply, upgrade };
         context.outbox.push(output);
         Step::Used(used)
     }
@@ -260,10 +283,18 @@ impl Http {
 
 /// Tells the session for which a body was meant that it does not come: what the client said in it cannot be left out.
 fn lose_post(context: &mut Context, head: &Head, reason: CloseReason) {
-    let is_engine = Dialect::of(&head.request.path) == Some(Dialect::SocketIo);
-    if let Some(Ok(EngineAsk::Post(sid))) = is_engine.then(|| decode_engine_ask(head)) {
+    if let Some(Ok(EngineAsk::Post(sid))) = is_engine(context, head).then(|| decode_engine_ask(head)) {
         context.outbox.push(Output::PostFailed { sid, reason });
     }
+}
+
+/// Whether the request is to where Engine.IO is spoken.
+fn is_engine(context: &Context, head: &Head) -> bool {
+    context.settings.dialect(&head.request.path).is_some_and(Dialect::is_engine)
+}
+
+fn deflation(context: &Context, agreement: Option<Agreement>) -> Option<Deflation> {
+    agreement.map(|agreement| Deflation::new(&agreement, context.settings))
 }
 
 /// Answers what is not a whole request. Its bytes may still be coming: they are let in for a while and dropped, for

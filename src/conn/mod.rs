@@ -8,6 +8,8 @@
 //! `outbox_bytes_max`, over which the client is closed. It reads no clock, does no I/O and knows no user.
 
 mod close;
+mod deflation;
+mod echo;
 mod frames;
 mod http;
 mod outbox;
@@ -31,8 +33,8 @@ pub use output::Output;
 pub use settings::Settings;
 
 use crate::base::{EngineSid, Time};
+use crate::wire::engineio;
 use crate::wire::http::Response;
-use crate::wire::{engineio, websocket};
 use http::Http;
 use outbox::Outbox;
 use probe::Probe;
@@ -113,22 +115,27 @@ impl Conn {
         }
     }
 
-    /// A session by polling, which has no socket: requests of other connections, the first of them from `address`, bring
-    /// it payloads ([`Conn::receive`], one at a time and whole, once [`Conn::is_drained`]) and fetch its own
-    /// ([`Conn::take_payload`]).
-    pub fn polling(now: Time, settings: Arc<Settings>, address: IpAddr, sid_seed: [u8; 16], sid: EngineSid) -> Self {
+    /// A session by polling, which has no socket: requests of other connections bring it payloads ([`Conn::receive`], one
+    /// at a time and whole, once [`Conn::is_drained`]) and fetch its own ([`Conn::take_payload`]). This one begins with
+    /// a request to `path` that is with the caller of `carrier`; `None` when nothing of the kind is spoken there.
+    pub fn polling(now: Time, carrier: &Conn, path: &str, sid_seed: [u8; 16], sid: EngineSid) -> Option<Self> {
+        let settings = carrier.settings.clone();
+        let dialect = settings.dialect(path).filter(|dialect| dialect.is_engine())?;
         let outbox = Outbox::of_payloads(settings.outbox_bytes_max);
-        let mut conn = Self { outbox, ..Self::new(now, settings, address, sid_seed) };
+        let mut conn = Self { outbox, ..Self::new(now, settings, carrier.address, sid_seed) };
         let (_, mut context) = conn.split(now);
-        conn.stage = Stage::Socket(Socket::open_polling(&mut context, sid));
-        conn
+        conn.stage = Stage::Socket(Socket::open_polling(&mut context, dialect, sid));
+        Some(conn)
     }
 
     /// What the next poll is answered with; `None` while there is nothing to say. The last word of a session ends it.
     pub fn take_payload(&mut self, now: Time) -> Option<Bytes> {
         let payload = self.outbox.take_payload()?;
+        let is_last = !self.outbox.has_bytes();
         let (stage, mut context) = self.split(now);
-        if let Stage::Closing(closing) = stage {
+        if let Stage::Closing(closing) = stage
+            && is_last
+        {
             let reason = closing.reason;
             self.stage = context.closed(reason);
         }
@@ -145,10 +152,10 @@ impl Conn {
 
     /// Goes on over the WebSocket of `carrier`, which had [`Output::Upgraded`]; nothing that waits on either is lost.
     pub fn upgrade(&mut self, now: Time, carrier: Conn) {
-        let Stage::Socket(socket) = &mut self.stage else { return };
-        socket.upgrade();
+        let (Stage::Socket(socket), Stage::Probe(probe)) = (&mut self.stage, carrier.stage) else { return };
+        socket.upgrade(probe.into_frames());
         self.address = carrier.address;
-        self.outbox.upgrade(carrier.outbox, |packet| websocket::encode_text(&[packet]));
+        self.outbox.upgrade(carrier.outbox, engineio::encode_frame_of_payload);
         self.rest = carrier.rest;
         self.is_ended = carrier.is_ended;
         self.resume(now);
@@ -303,7 +310,12 @@ impl Conn {
             Stage::Closing(_) => true,
             Stage::Closed => false,
         };
-        is_open && !self.is_ended && !self.outbox.has_output()
+        is_open && !self.is_ended && !self.outbox.has_output() && !self.is_backlogged()
+    }
+
+    /// Whether the peer has first to read what it caused: an echo must not fill the outbox.
+    fn is_backlogged(&self) -> bool {
+        matches!(&self.stage, Stage::Socket(socket) if socket.echoes()) && self.outbox.has_bytes()
     }
 
     /// The next output, in order.

@@ -11,6 +11,12 @@ use bytes::Bytes;
 use super::Output;
 use crate::wire::engineio;
 
+/// Packets in one payload: more than python-engineio takes (`max_decode_packets`) would end its session.
+const PAYLOAD_PACKETS_MAX: usize = 16;
+
+/// Chunks that may wait before a pong takes the place of another. The first may have left in part: more than 1.
+const PONGS_KEPT: usize = 16;
+
 /// An empty queue of more places than this gives its memory back.
 const PLACES_KEPT: usize = 4;
 
@@ -78,11 +84,11 @@ impl Outbox {
         self.chunks.extend([head, body].into_iter().filter(|chunk| !chunk.is_empty()));
     }
 
-    /// Writes a pong; it takes the place of one that is next to leave (RFC 6455 5.5.3: the latest is enough).
+    /// Writes a pong. When [`PONGS_KEPT`] chunks wait, it takes the place of a pong that is the last of them
+    /// (RFC 6455 5.5.3: the latest is enough).
     pub fn write_pong(&mut self, frame: Bytes) {
-        // The first chunk may have left in part, so it is never replaced.
         if self.ends_in_pong
-            && self.chunks.len() > 1
+            && self.chunks.len() > PONGS_KEPT
             && let Some(older) = self.chunks.pop_back()
         {
             self.bytes -= older.len();
@@ -96,15 +102,24 @@ impl Outbox {
         self.is_payload
     }
 
-    /// All packets that wait, as one payload; `None` when there are none.
+    /// The packets that wait, as one payload of at most [`PAYLOAD_PACKETS_MAX`]; `None` when there are none.
+    ///
+    /// A close packet comes in a payload of its own: socket.io-client forgets the events that came with it.
     pub fn take_payload(&mut self) -> Option<Bytes> {
-        let chunks = std::mem::take(&mut self.chunks);
-        self.bytes = 0;
-        match chunks.len() {
-            0 => None,
-            1 => chunks.into_iter().next(),
-            _ => Some(Bytes::from(concat(&chunks))),
-        }
+        let ends = self.chunks.iter().enumerate().filter(|(_, chunk)| **chunk == SEPARATOR).map(|(index, _)| index);
+        let closes = self.chunks.back().is_some_and(|chunk| chunk == engineio::CLOSE);
+        let last = if closes { ends.clone().next_back() } else { None };
+        let end = ends.clone().nth(PAYLOAD_PACKETS_MAX - 1).or(last).unwrap_or(self.chunks.len());
+        let taken: Vec<Bytes> = self.chunks.drain(..end).collect();
+        let payload = match taken.as_slice() {
+            [] => return None,
+            [whole] => whole.clone(),
+            chunks => Bytes::from(concat(chunks)),
+        };
+        // With the separator behind the last packet.
+        let separator = self.chunks.pop_front().map_or(0, |chunk| chunk.len());
+        self.written(payload.len() + separator);
+        Some(payload)
     }
 
     /// From now on the WebSocket of `carrier` is written to: first what it had still to say, then the packets that

@@ -23,13 +23,14 @@ pub(super) struct Attached {
     packet: String,
     missing: usize,
     bytes: usize,
+    buffers: Vec<Vec<u8>>,
     pub until: Time,
 }
 
 impl Attached {
     /// Bytes held in memory of its own.
     pub fn held_bytes(&self) -> usize {
-        self.packet.capacity()
+        self.packet.capacity() + self.buffers.iter().map(Vec::capacity).sum::<usize>()
     }
 }
 
@@ -41,35 +42,50 @@ impl Socket {
     pub(super) fn text(&mut self, context: &mut Context, text: &str) -> Outcome {
         match self.dialect {
             Dialect::Plain => event(context, text).map(|()| None),
-            Dialect::SocketIo => self.packet(context, engineio::Packet::decode(text).ok_or(MALFORMED)?),
+            Dialect::Echo => {
+                self.write_text(context, &[text]);
+                Ok(None)
+            }
+            _ => self.packet(context, engineio::Packet::decode(text).ok_or(MALFORMED)?),
         }
     }
 
     /// A whole binary message: an attachment, or nothing that is known here.
     pub(super) fn binary(&mut self, context: &mut Context, bytes: &[u8]) -> Outcome {
+        if matches!(self.dialect, Dialect::Echo | Dialect::EngineEcho) {
+            self.write_binary(context, bytes);
+            return Ok(None);
+        }
         let Some(attached) = &mut self.attached else { return Err(UNSUPPORTED) };
         attached.bytes += bytes.len();
         if attached.bytes > context.settings.message_bytes_max {
             return Err(CloseReason::MessageTooBig);
         }
         attached.missing -= 1;
+        attached.buffers.push(bytes.to_vec());
         if attached.missing > 0 {
             return Ok(None);
         }
-        let packet = self.attached.take().map(|attached| attached.packet).unwrap_or_default();
-        self.complete(context, socketio::Packet::decode(&packet).ok_or(MALFORMED)?)
+        let Some(attached) = self.attached.take() else { return Ok(None) };
+        let packet = socketio::Packet::decode(&attached.packet).ok_or(MALFORMED)?;
+        self.complete(context, packet, &attached.buffers)
     }
 
     /// An Engine.IO packet.
     pub(super) fn packet(&mut self, context: &mut Context, packet: engineio::Packet) -> Outcome {
         match packet {
+            engineio::Packet::Message(text) if self.dialect == Dialect::EngineEcho => {
+                self.write_packet(context, text);
+                Ok(None)
+            }
             engineio::Packet::Message(text) => self.message(context, text),
             engineio::Packet::Binary(bytes) => self.binary(context, &bytes),
             engineio::Packet::Pong => {
                 self.pong(context);
                 Ok(None)
             }
-            engineio::Packet::Close => Ok(Some(self.close(context, CloseReason::ClientDisconnect))),
+            // The transport closes; whoever leaves for good says so to Socket.IO first.
+            engineio::Packet::Close => Ok(Some(self.close(context, CloseReason::PeerClosed))),
             // In version 4 only the server pings; a probe belongs to an upgrade, which this is not.
             engineio::Packet::Ping => Err(MALFORMED),
             engineio::Packet::Open | engineio::Packet::Upgrade | engineio::Packet::Noop => Ok(None),
@@ -87,16 +103,19 @@ impl Socket {
                 return Err(MALFORMED);
             }
             let until = context.now + ATTACHMENTS_TIMEOUT_MS;
-            let attached = Attached { packet: text.to_owned(), missing: packet.attachments, bytes: text.len(), until };
-            self.attached = Some(Box::new(attached));
+            let (packet, missing, bytes) = (text.to_owned(), packet.attachments, text.len());
+            self.attached = Some(Box::new(Attached { packet, missing, bytes, buffers: Vec::new(), until }));
             return Ok(None);
         }
-        self.complete(context, packet)
+        self.complete(context, packet, &[])
     }
 
     /// A Socket.IO packet with all that belongs to it. One for a namespace that is not connected closes the session,
     /// but for CONNECT itself.
-    fn complete(&mut self, context: &mut Context, packet: socketio::Packet) -> Outcome {
+    fn complete(&mut self, context: &mut Context, packet: socketio::Packet, attachments: &[Vec<u8>]) -> Outcome {
+        if self.dialect == Dialect::SocketIoEcho {
+            return self.echo(context, packet, attachments).map(|()| None);
+        }
         let is_connected = packet.namespace == "/" && self.session == Session::Connected;
         match packet.kind {
             socketio::Kind::Connect if is_connected => return Err(MALFORMED),

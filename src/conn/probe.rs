@@ -2,6 +2,7 @@
 //!
 //! It belongs to no session before the last of these. Whatever else it says closes it, and the session goes on polling.
 
+use super::deflation::Deflation;
 use super::frames::{Failure, Frames, MALFORMED, Message};
 use super::socket::Closing;
 use super::{CloseReason, Context, Output, Stage, Step};
@@ -28,8 +29,13 @@ enum State {
 
 impl Probe {
     /// After the handshake was answered.
-    pub fn new(now: Time, sid: EngineSid) -> Self {
-        Self { sid, until: now + UPGRADE_TIMEOUT_MS, state: State::Opened, frames: Frames::default() }
+    pub fn new(now: Time, sid: EngineSid, deflation: Option<Deflation>) -> Self {
+        Self { sid, until: now + UPGRADE_TIMEOUT_MS, state: State::Opened, frames: Frames::new(deflation) }
+    }
+
+    /// What the frames that follow are read with.
+    pub fn into_frames(self) -> Frames {
+        self.frames
     }
 
     /// Whether it is with the caller: what follows is for the session to read.
@@ -47,39 +53,41 @@ impl Probe {
         if self.is_asked() {
             return Step::Wait;
         }
-        let (sid, state, outbox) = (self.sid, &mut self.state, &mut *context.outbox);
-        let taken = self.frames.next(bytes, context.settings.message_bytes_max, |message| match message {
-            Message::Text(engineio::PROBE) if *state == State::Opened => {
-                *state = State::Probed;
-                outbox.write(websocket::encode_text(&[engineio::PROBE_ANSWER.as_bytes()]));
-                outbox.push(Output::Probed(sid));
-                Ok(None)
-            }
-            Message::Text(engineio::UPGRADE) if *state == State::Probed => {
-                *state = State::Upgraded;
-                outbox.push(Output::Upgraded(sid));
-                Ok(None)
-            }
-            Message::Ping(payload) => {
-                outbox.write_pong(websocket::encode_frame(OpCode::Control(Control::Pong), &[payload]));
-                Ok(None)
-            }
-            Message::Pong | Message::Unfinished => Ok(None),
-            Message::Close(payload) => websocket::decode_close(payload)
-                .map(|code| {
-                    outbox.write(websocket::encode_close(code));
-                    outbox.push(Output::Close(CloseReason::PeerClosed));
-                    Some(Stage::Closed)
-                })
-                .map_err(|code| CloseReason::ProtocolError(code.into())),
-            Message::Text(_) | Message::Binary(_) => Err(MALFORMED),
-        });
-        match taken {
+        match self.frames.next(bytes, context.settings.message_bytes_max) {
             Ok(None) => Step::Wait,
-            Ok(Some((length, None))) => Step::Used(length),
-            Ok(Some((length, Some(stage)))) => Step::Become(length, stage),
+            Ok(Some((length, message))) => match self.receive(context, message) {
+                Ok(None) => Step::Used(length),
+                Ok(Some(stage)) => Step::Become(length, stage),
+                Err(failure) => Step::Become(length, close(context, failure)),
+            },
             Err(failure) => Step::Become(bytes.len(), close(context, failure)),
         }
+    }
+
+    fn receive(&mut self, context: &mut Context, message: Message) -> Result<Option<Stage>, Failure> {
+        match message {
+            Message::Text(text) if text == engineio::PROBE && self.state == State::Opened => {
+                self.state = State::Probed;
+                context.outbox.write(websocket::encode_text(&[engineio::PROBE_ANSWER.as_bytes()]));
+                context.outbox.push(Output::Probed(self.sid));
+            }
+            Message::Text(text) if text == engineio::UPGRADE && self.state == State::Probed => {
+                self.state = State::Upgraded;
+                context.outbox.push(Output::Upgraded(self.sid));
+            }
+            Message::Ping(payload) => {
+                let pong = websocket::encode_frame(OpCode::Control(Control::Pong), &[payload]);
+                context.outbox.write_pong(pong);
+            }
+            Message::Pong | Message::Unfinished => {}
+            Message::Close(payload) => {
+                let code = websocket::decode_close(payload).map_err(|code| CloseReason::ProtocolError(code.into()))?;
+                context.outbox.write(websocket::encode_close(code));
+                return Ok(Some(context.closed(CloseReason::PeerClosed)));
+            }
+            Message::Text(_) | Message::Binary(_) => return Err(MALFORMED),
+        }
+        Ok(None)
     }
 }
 

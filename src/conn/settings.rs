@@ -3,6 +3,13 @@
 use ipnet::IpNet;
 
 use crate::base::limits;
+use crate::wire::deflate::Policy;
+use crate::wire::upgrade::Dialect;
+
+/// Where socket.io-client looks for Engine.IO.
+pub const ENGINE_PATH: &str = "/socket.io";
+/// Where the events are spoken without Engine.IO.
+const PLAIN_PATH: &str = "/ws";
 
 /// Times in milliseconds, sizes in bytes. The defaults are those of `base/limits`.
 #[derive(Clone, Debug)]
@@ -27,6 +34,14 @@ pub struct Settings {
     pub body_bytes_max: usize,
     /// Most bytes waiting to be written; a single larger response is allowed into an empty outbox.
     pub outbox_bytes_max: usize,
+    /// Where Engine.IO is spoken, without a slash at the end.
+    pub engine_path: String,
+    /// Compression of WebSocket messages.
+    pub deflate: Policy,
+    /// Shorter messages are not compressed, bytes; with 0 every one is, even if that makes it longer.
+    pub deflate_bytes_min: usize,
+    /// Speak what protocol suites expect, instead of the product.
+    pub is_conformance_target: bool,
     /// Proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
 }
@@ -44,7 +59,31 @@ impl Default for Settings {
             message_bytes_max: limits::MESSAGE_BYTES_MAX,
             body_bytes_max: limits::BODY_BYTES_MAX,
             outbox_bytes_max: limits::OUTBOX_BYTES_MAX,
+            engine_path: ENGINE_PATH.to_owned(),
+            deflate: Policy { level: limits::DEFLATE_LEVEL, context_takeover: false },
+            deflate_bytes_min: limits::DEFLATE_BYTES_MIN,
+            is_conformance_target: false,
             trusted_proxies: Vec::new(),
+        }
+    }
+}
+
+impl Settings {
+    /// What is spoken at `path`, if it is not an ordinary resource. A slash at the end makes no difference.
+    pub fn dialect(&self, path: &str) -> Option<Dialect> {
+        let path = path.strip_suffix('/').unwrap_or(path);
+        if self.is_conformance_target {
+            return match path {
+                "" => Some(Dialect::Echo),
+                "/engine.io" => Some(Dialect::EngineEcho),
+                "/socket.io" => Some(Dialect::SocketIoEcho),
+                _ => None,
+            };
+        }
+        match path {
+            PLAIN_PATH => Some(Dialect::Plain),
+            path if path == self.engine_path => Some(Dialect::SocketIo),
+            _ => None,
         }
     }
 }

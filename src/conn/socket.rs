@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 
+use super::deflation::Deflation;
 use super::frames::{Failure, Frames, MALFORMED, Message};
 use super::packets::Attached;
 use super::{CloseReason, Context, Output, Stage, Step};
@@ -26,6 +27,8 @@ pub(super) struct Socket {
     pub transport: Transport,
     /// A packet whose attachments have not all come.
     pub attached: Option<Box<Attached>>,
+    /// Of [`Dialect::SocketIoEcho`]: its second namespace is connected.
+    pub is_custom_connected: bool,
     heartbeat: Heartbeat,
     /// When a client that is nobody is closed.
     pub unbound_until: Option<Time>,
@@ -65,18 +68,19 @@ pub(super) struct Closing {
 
 impl Socket {
     /// The session after the WebSocket handshake was answered.
-    pub fn open(context: &mut Context, dialect: Dialect) -> Self {
-        let mut socket = Self::new(context, dialect, Transport::WebSocket(Frames::default()));
+    pub fn open(context: &mut Context, dialect: Dialect, deflation: Option<Deflation>) -> Self {
+        let mut socket = Self::new(context, dialect, Transport::WebSocket(Frames::new(deflation)));
         match dialect {
-            Dialect::SocketIo => socket.write_open(context, &context.session_id("Engine.IO")),
+            dialect if dialect.is_engine() => socket.write_open(context, &context.session_id("Engine.IO")),
             Dialect::Plain => socket.ask(context, None),
+            _ => {}
         }
         socket
     }
 
     /// A session that is spoken to by polling.
-    pub fn open_polling(context: &mut Context, sid: EngineSid) -> Self {
-        let socket = Self::new(context, Dialect::SocketIo, Transport::Polling);
+    pub fn open_polling(context: &mut Context, dialect: Dialect, sid: EngineSid) -> Self {
+        let mut socket = Self::new(context, dialect, Transport::Polling);
         socket.write_open(context, &sid.encode());
         socket
     }
@@ -89,9 +93,17 @@ impl Socket {
             is_known: false,
             transport,
             attached: None,
+            is_custom_connected: false,
             heartbeat: Heartbeat { at: context.now + settings.ping_interval_ms, is_waiting: false },
-            unbound_until: Some(context.now + settings.unbound_timeout_ms),
+            // Who echoes needs no name; the CONNECT of Socket.IO is waited for all the same.
+            unbound_until: (!matches!(dialect, Dialect::Echo | Dialect::EngineEcho))
+                .then(|| context.now + settings.unbound_timeout_ms),
         }
+    }
+
+    /// Whether what is said comes back.
+    pub fn echoes(&self) -> bool {
+        matches!(self.dialect, Dialect::Echo | Dialect::EngineEcho | Dialect::SocketIoEcho)
     }
 
     /// Whether a CONNECT is with the caller: what the client says behind it waits for the answer.
@@ -131,12 +143,11 @@ impl Socket {
                 let (packet, used) = engineio::first_packet(bytes);
                 self.payload_packet(context, packet).map(|stage| Some((used, stage)))
             }
-            Transport::WebSocket(frames) => {
-                let mut frames = std::mem::take(frames);
-                let taken = frames.next(bytes, message_bytes_max, |message| self.receive(context, message));
-                self.transport = Transport::WebSocket(frames);
-                taken
-            }
+            Transport::WebSocket(frames) => match frames.next(bytes, message_bytes_max) {
+                Ok(None) => Ok(None),
+                Ok(Some((used, message))) => self.receive(context, message).map(|stage| Some((used, stage))),
+                Err(failure) => Err(failure),
+            },
         };
         match taken {
             Ok(None) => Step::Wait,
@@ -165,9 +176,9 @@ impl Socket {
             return Some(self.abandon(context, CloseReason::PingTimeout));
         }
         self.heartbeat = Heartbeat { at: context.now + context.settings.ping_timeout_ms, is_waiting: true };
-        match self.dialect {
-            Dialect::SocketIo => self.write_text(context, &[engineio::PING]),
-            Dialect::Plain => context.outbox.write(websocket::encode_frame(OpCode::Control(Control::Ping), &[])),
+        match self.dialect.is_engine() {
+            true => self.write_text(context, &[engineio::PING]),
+            false => context.outbox.write(websocket::encode_frame(OpCode::Control(Control::Ping), &[])),
         }
         None
     }
@@ -199,7 +210,7 @@ impl Socket {
     }
 
     /// Answers an event that asked for it; nothing unless connected.
-    pub fn acknowledge(&self, context: &mut Context, id: &str) {
+    pub fn acknowledge(&mut self, context: &mut Context, id: &str) {
         if self.session == Session::Connected {
             self.write_packet(context, &socketio::encode_ack(id));
         }
@@ -210,19 +221,20 @@ impl Socket {
         if self.session != Session::Connected {
             return;
         }
-        let prefix: &[&str] = match self.dialect {
-            Dialect::SocketIo => &[engineio::MESSAGE, socketio::EVENT],
-            Dialect::Plain => &[],
-        };
+        let prefix = if self.dialect == Dialect::SocketIo { socketio::MESSAGE_EVENT } else { "" };
+        if let Transport::WebSocket(Frames { deflation: Some(deflation), .. }) = &mut self.transport
+            && let Some(frame) = deflation.event_frame(context.settings, prefix, event_json)
+        {
+            return context.outbox.write(frame);
+        }
         let is_joined = event_json.len() < JOINED_BYTES_MAX;
         let joined: &[u8] = if is_joined { event_json } else { &[] };
-        let prefix_length: usize = prefix.iter().map(|part| part.len()).sum();
-        let mut head = Vec::with_capacity(10 + prefix_length + joined.len());
+        let mut head = Vec::with_capacity(10 + prefix.len() + joined.len());
         if !self.is_polling() {
-            let header = EncodedHeader::new(OpCode::Data(Data::Text), prefix_length + event_json.len());
+            let header = EncodedHeader::new(OpCode::Data(Data::Text), prefix.len() + event_json.len());
             head.extend_from_slice(header.as_bytes());
         }
-        prefix.iter().for_each(|part| head.extend_from_slice(part.as_bytes()));
+        head.extend_from_slice(prefix.as_bytes());
         head.extend_from_slice(joined);
         let body = if is_joined { Bytes::new() } else { event_json.clone() };
         context.outbox.write_pair(Bytes::from(head), body);
@@ -259,8 +271,8 @@ impl Socket {
     }
 
     /// Goes on by WebSocket.
-    pub fn upgrade(&mut self) {
-        self.transport = Transport::WebSocket(Frames::default());
+    pub fn upgrade(&mut self, frames: Frames) {
+        self.transport = Transport::WebSocket(frames);
     }
 
     /// Hands a CONNECT to the caller, who answers it once.
@@ -276,22 +288,40 @@ impl Socket {
     }
 
     /// Writes a text message whose parts these are.
-    pub fn write_text(&self, context: &mut Context, parts: &[&str]) {
-        context.outbox.write(match self.transport {
-            Transport::Polling => Bytes::from(parts.concat()),
+    pub fn write_text(&mut self, context: &mut Context, parts: &[&str]) {
+        match &mut self.transport {
+            Transport::Polling => context.outbox.write(Bytes::from(parts.concat())),
             Transport::WebSocket(_) => {
                 let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
-                websocket::encode_text(&parts)
+                self.write_frame(context, Data::Text, &parts);
             }
-        });
+        }
+    }
+
+    /// Writes a binary message.
+    pub fn write_binary(&mut self, context: &mut Context, bytes: &[u8]) {
+        match &mut self.transport {
+            Transport::Polling => context.outbox.write(Bytes::from(engineio::encode_binary_in_payload(bytes))),
+            Transport::WebSocket(_) => self.write_frame(context, Data::Binary, &[bytes]),
+        }
+    }
+
+    fn write_frame(&mut self, context: &mut Context, kind: Data, parts: &[&[u8]]) {
+        let compressed = match &mut self.transport {
+            Transport::WebSocket(Frames { deflation: Some(deflation), .. }) => {
+                deflation.frame(context.settings, kind, parts)
+            }
+            _ => None,
+        };
+        context.outbox.write(compressed.unwrap_or_else(|| websocket::encode_frame(OpCode::Data(kind), parts)));
     }
 
     /// Writes a Socket.IO packet.
-    pub fn write_packet(&self, context: &mut Context, packet: &str) {
+    pub fn write_packet(&mut self, context: &mut Context, packet: &str) {
         self.write_text(context, &[engineio::MESSAGE, packet]);
     }
 
-    fn write_open(&self, context: &mut Context, sid: &str) {
+    fn write_open(&mut self, context: &mut Context, sid: &str) {
         let settings = context.settings;
         let (interval, timeout) = (settings.ping_interval_ms, settings.ping_timeout_ms);
         let open = engineio::encode_open(sid, self.is_polling(), interval, timeout, settings.message_bytes_max);
@@ -302,8 +332,8 @@ impl Socket {
     fn receive(&mut self, context: &mut Context, message: Message) -> Result<Option<Stage>, Failure> {
         self.heard(context);
         match message {
-            Message::Text(text) => self.text(context, text),
-            Message::Binary(bytes) => self.binary(context, bytes),
+            Message::Text(text) => self.text(context, &text),
+            Message::Binary(bytes) => self.binary(context, &bytes),
             Message::Close(payload) => self.peer_closed(context, payload).map(Some),
             Message::Ping(payload) => {
                 let pong = websocket::encode_frame(OpCode::Control(Control::Pong), &[payload]);
@@ -311,7 +341,7 @@ impl Socket {
                 Ok(None)
             }
             Message::Pong => {
-                if self.dialect == Dialect::Plain {
+                if !self.dialect.is_engine() {
                     self.pong(context);
                 }
                 Ok(None)
@@ -358,7 +388,8 @@ impl Closing {
         if self.is_deaf {
             return if bytes.is_empty() { Step::Wait } else { Step::Used(bytes.len()) };
         }
-        match decode_frame(bytes, context.settings.message_bytes_max) {
+        // Whether RSV1 may be set is not worth remembering now: nothing is inflated.
+        match decode_frame(bytes, context.settings.message_bytes_max, true) {
             Ok(None) => Step::Wait,
             Ok(Some(frame)) if frame.opcode != OpCode::Control(Control::Close) => Step::Used(frame.length),
             _ => Step::Become(bytes.len(), context.closed(self.reason)),

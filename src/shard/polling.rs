@@ -19,7 +19,7 @@ use crate::conn::{CloseReason, Conn};
 use crate::runtime::{Stream, sleep};
 use crate::wire::engineio;
 use crate::wire::http::{Request, Response};
-use crate::wire::upgrade::{EngineAsk, EngineRefusal, answer_handshake};
+use crate::wire::upgrade::{EngineAsk, EngineRefusal};
 
 use super::Shard;
 use super::connection::{self, Served, Task};
@@ -242,10 +242,10 @@ impl Task {
     /// Answers a request on the Engine.IO path; gives the shard where it has to be asked instead.
     pub(super) async fn engine(&mut self, ask: Result<EngineAsk, EngineRefusal>, request: &Request) -> Option<ShardId> {
         let answer = match ask {
-            Ok(EngineAsk::Open) => Ok(self.open_session()),
+            Ok(EngineAsk::Open) => Ok(self.open_session(&request.path)),
             Ok(EngineAsk::Poll(sid)) => self.poll_session(sid).await,
             Ok(EngineAsk::Post(sid)) => self.post_to_session(sid, request).await,
-            Ok(EngineAsk::Upgrade(sid)) => self.probe_session(sid, request),
+            Ok(EngineAsk::Upgrade(sid)) => self.probe_session(sid),
             Ok(EngineAsk::OpenSocket) => Err(EngineRefusal::BadRequest.into()),
             Err(refusal) => Err(refusal.into()),
         };
@@ -261,18 +261,21 @@ impl Task {
     }
 
     /// A new session, whose open packet answers the request.
-    fn open_session(&mut self) -> Response {
+    fn open_session(&mut self, path: &str) -> Response {
         let (shard, now) = (self.shard.clone(), self.shard.now());
         if shard.open.fetch_add(1, Ordering::Relaxed) >= shard.settings.connections_max {
             shard.open.fetch_sub(1, Ordering::Relaxed);
             return ApiError::AtCapacity.response();
         }
-        let address = self.with(|entry| entry.conn.address());
         let (sid, seed) = {
             let mut random = shard.random.borrow_mut();
             (EngineSid::draw(shard.id, &mut random), random.bytes())
         };
-        let mut conn = Conn::polling(now, shard.settings.conn.clone(), address, seed, sid);
+        let conn = self.with(|entry| Conn::polling(now, &entry.conn, path, seed, sid));
+        let Some(mut conn) = conn else {
+            shard.open.fetch_sub(1, Ordering::Relaxed);
+            return EngineRefusal::BadRequest.response();
+        };
         let open = conn.take_payload(now).unwrap_or_default();
         connection::serve(shard, Served { conn, stream: None, journey: Some(Journey { sid, moves: 0 }) }, None);
         payload(open)
@@ -391,18 +394,15 @@ impl Task {
     }
 
     /// Lets a WebSocket try to take the session over, if no other does.
-    fn probe_session(&mut self, sid: EngineSid, request: &Request) -> Answer {
+    fn probe_session(&mut self, sid: EngineSid) -> Answer {
         let (shard, id) = (self.shard.clone(), self.id);
         let is_free = shard.on_session(sid, |entry| (entry.conn.is_polling(), entry.probe()));
         let Some((is_polling, earlier)) = is_free else { return Err(self.missing(sid)) };
         if !is_polling || shard.is_open(earlier) {
             return Err(EngineRefusal::BadRequest.into());
         }
-        let response = answer_handshake(request);
-        if response.status == 101 {
-            shard.on_session(sid, |entry| entry.probed_by(id, false));
-        }
-        Ok(response)
+        shard.on_session(sid, |entry| entry.probed_by(id, false));
+        Ok(Response::empty(101))
     }
 
     /// The client has tried the WebSocket, and goes on with it once no poll waits. A second one at a time is closed.

@@ -5,6 +5,9 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+
+use super::websocket::{self, Data, OpCode};
 
 /// A packet from a client.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -73,6 +76,15 @@ pub fn first_packet(payload: &[u8]) -> (&[u8], usize) {
 /// The data of a binary packet of a payload, without its `b`.
 pub fn decode_base64(base64: &[u8]) -> Option<Vec<u8>> {
     STANDARD.decode(base64).ok()
+}
+
+/// The WebSocket frame of what is a packet of a payload.
+pub fn encode_frame_of_payload(packet: &[u8]) -> Bytes {
+    let binary = packet.strip_prefix(b"b").and_then(decode_base64);
+    match binary {
+        Some(bytes) => websocket::encode_frame(OpCode::Data(Data::Binary), &[&bytes]),
+        None => websocket::encode_text(&[packet]),
+    }
 }
 
 /// A message in binary, as a packet of a payload.

@@ -1,8 +1,10 @@
-//! Bytes to packets and back, as pure functions: HTTP/1.1 and its content codings, the WebSocket handshake and frames, Engine.IO, Socket.IO.
+//! Bytes to packets and back, as pure functions: HTTP/1.1 and its content codings, the WebSocket handshake and frames,
+//! permessage-deflate, Engine.IO, Socket.IO.
 //!
 //! Stateless: what a codec must remember between two reads is a value that its caller keeps (`conn/`). Nothing here
 //! buffers input, knows a user, or does I/O. What a peer sent is never asserted: it is refused by value.
 
+pub mod deflate;
 pub mod encoding;
 pub mod engineio;
 pub mod forwarded;

@@ -101,6 +101,13 @@ pub fn placeholders_fit(data: &str, attachments: usize) -> bool {
     serde_json::from_str(data).is_ok_and(|value| fit(&value, attachments as u64))
 }
 
+/// The name of an event and its arguments, each as the JSON it came in; `None` when that is no array with a name.
+pub fn split_event(data: &str) -> Option<(&str, Vec<&str>)> {
+    let values: Vec<&RawValue> = serde_json::from_str(data).ok()?;
+    let (name, arguments) = values.split_first()?;
+    Some((name.get(), arguments.iter().map(|argument| argument.get()).collect()))
+}
+
 /// The `token` in the data of a CONNECT (contract 3.2); `None` inside when it carries none of ours, outside when the
 /// data is not JSON.
 pub fn decode_token(data: &str) -> Option<Option<Token>> {
@@ -120,8 +127,8 @@ pub fn decode_token(data: &str) -> Option<Option<Token>> {
     Some(text.and_then(|text| Token::decode(&text.0)))
 }
 
-/// What precedes an event's JSON array, in namespace `/`.
-pub const EVENT: &str = "2";
+/// What precedes an event's JSON array, in namespace `/`, in the message of Engine.IO.
+pub const MESSAGE_EVENT: &str = "42";
 /// The packet by which the server disconnects a client for good: socket.io-client does not come back by itself.
 pub const DISCONNECT: &str = "1";
 

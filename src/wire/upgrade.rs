@@ -1,12 +1,14 @@
 //! The opening handshake of WebSocket (RFC 6455 4.2) and the checks of an Engine.IO v4 open.
 //!
-//! Extensions and subprotocols are not negotiated: an answer that names none has refused them (RFC 6455 4.2.2).
+//! The one extension is permessage-deflate; subprotocols are not negotiated: an answer that names none has refused
+//! them (RFC 6455 4.2.2).
 //! `Origin` is deliberately unchecked (contract 3.1): no cookie speaks for a user, so a foreign page gains nothing.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tungstenite::handshake::derive_accept_key;
 
+use super::deflate::{self, Agreement};
 use super::http::{Head, HttpError, values};
 use crate::base::EngineSid;
 use crate::wire::http::{Method, Request, Response};
@@ -16,35 +18,45 @@ const BAD_VERSION: HttpError = HttpError::new(426, "WebSocket version 13 is requ
 const NO_UPGRADE: HttpError = HttpError::new(426, "This path speaks WebSocket");
 const BAD_KEY: HttpError = HttpError::new(400, "Malformed Sec-WebSocket-Key");
 
-/// Which dialect a path speaks over WebSocket.
+/// What is spoken over a WebSocket, or by polling.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Dialect {
-    /// `/socket.io/`: Socket.IO v5 in Engine.IO v4.
+    /// Socket.IO v5 in Engine.IO v4.
     SocketIo,
-    /// `/ws`: every text message is an event's JSON array.
+    /// Every text message is an event's JSON array.
     Plain,
+    /// For protocol suites: messages come back.
+    Echo,
+    /// For protocol suites: the messages in Engine.IO v4 come back.
+    EngineEcho,
+    /// For protocol suites: Socket.IO v5 whose events come back, in namespaces `/` and `/custom`.
+    SocketIoEcho,
 }
 
 impl Dialect {
-    /// The dialect spoken at `path`, if it is not an ordinary resource.
-    pub fn of(path: &str) -> Option<Self> {
-        match path {
-            "/socket.io/" | "/socket.io" => Some(Self::SocketIo),
-            "/ws" => Some(Self::Plain),
-            _ => None,
-        }
+    /// Whether it is framed as Engine.IO, and may be spoken by polling.
+    pub fn is_engine(self) -> bool {
+        matches!(self, Self::SocketIo | Self::EngineEcho | Self::SocketIoEcho)
     }
 }
 
-/// The answer to a handshake: 101, or the refusal; 426 names the version that would do (RFC 6455 4.4).
-pub fn answer_handshake(request: &Request) -> Response {
-    accept_key(request).map_or_else(
-        |refusal| {
-            let response = refusal.response();
-            if refusal == BAD_VERSION { response.header("Sec-WebSocket-Version", "13") } else { response }
-        },
-        |key| Response::empty(101).header("Upgrade", "websocket").header("Sec-WebSocket-Accept", key),
-    )
+/// The answer to a handshake, 101 with what was agreed on, or the refusal; 426 names the version that would do
+/// (RFC 6455 4.4).
+pub fn answer_handshake(request: &Request, policy: deflate::Policy) -> (Response, Option<Agreement>) {
+    let agreed = accept_key(request)
+        .and_then(|key| Ok((key, deflate::negotiate(values(request, "sec-websocket-extensions"), policy)?)));
+    match agreed {
+        Ok((key, agreement)) => {
+            let response = Response::empty(101).header("Upgrade", "websocket").header("Sec-WebSocket-Accept", key);
+            let response = match &agreement {
+                Some(agreement) => response.header("Sec-WebSocket-Extensions", agreement.encode()),
+                None => response,
+            };
+            (response, agreement)
+        }
+        Err(BAD_VERSION) => (BAD_VERSION.response().header("Sec-WebSocket-Version", "13"), None),
+        Err(refusal) => (refusal.response(), None),
+    }
 }
 
 /// RFC 6455 4.2.1; `Host`, `Upgrade` and `Connection` were checked with the head.

@@ -1,7 +1,7 @@
 //! WebSocket frames (RFC 6455 5): decoded from a slice and unmasked in place, headers and control frames encoded.
 //!
-//! `tungstenite` knows the header's layout, the opcodes and the close codes; the rules for a server are here. No
-//! extension is negotiated, so every reserved bit is an error. Messages are put together in `conn/`, not here.
+//! `tungstenite` knows the header's layout, the opcodes and the close codes; the rules for a server are here. Messages
+//! are put together, and inflated, in `conn/`, not here.
 
 use std::io::Cursor;
 
@@ -18,6 +18,8 @@ pub struct Frame<'a> {
     pub opcode: OpCode,
     /// The last frame of its message.
     pub is_final: bool,
+    /// Of a compressed message, the first frame (RFC 7692 6).
+    pub is_compressed: bool,
     /// Unmasked.
     pub payload: &'a [u8],
     /// Bytes that the frame took, header included.
@@ -27,8 +29,12 @@ pub struct Frame<'a> {
 /// The frame that `bytes` start with, unmasked in place; `None` while it is not whole.
 ///
 /// The header is judged as soon as it is there: a length beyond 63 bits (RFC 6455 5.2), and a data frame over `payload_bytes_max`, fail without being received.
-/// The error is the code to close with.
-pub fn decode_frame(bytes: &mut [u8], payload_bytes_max: usize) -> Result<Option<Frame<'_>>, CloseCode> {
+/// `deflates` says that permessage-deflate was agreed on. The error is the code to close with.
+pub fn decode_frame(
+    bytes: &mut [u8],
+    payload_bytes_max: usize,
+    deflates: bool,
+) -> Result<Option<Frame<'_>>, CloseCode> {
     if let [_, length, high, ..] = bytes
         && *length & 0x7f == 127
         && *high & 0x80 != 0
@@ -39,19 +45,26 @@ pub fn decode_frame(bytes: &mut [u8], payload_bytes_max: usize) -> Result<Option
     let parsed = FrameHeader::parse(&mut cursor).map_err(|_| CloseCode::Protocol)?;
     let Some((header, payload_length)) = parsed else { return Ok(None) };
     let header_length = cursor.position() as usize;
-    let mask = check_header(&header, payload_length, header_length)?;
+    let mask = check_header(&header, payload_length, header_length, deflates)?;
     if matches!(header.opcode, OpCode::Data(_)) && payload_length > payload_bytes_max as u64 {
         return Err(CloseCode::Size);
     }
     let length = header_length + payload_length as usize;
     let Some(payload) = bytes.get_mut(header_length..length) else { return Ok(None) };
     apply_mask(payload, mask);
-    Ok(Some(Frame { opcode: header.opcode, is_final: header.is_final, payload, length }))
+    Ok(Some(Frame { opcode: header.opcode, is_final: header.is_final, is_compressed: header.rsv1, payload, length }))
 }
 
-/// RFC 6455 5.1 (clients mask), 5.2 (reserved bits, shortest length), 5.5 (control frames). Gives the mask.
-fn check_header(header: &FrameHeader, payload_length: u64, header_length: usize) -> Result<[u8; 4], CloseCode> {
-    let is_reserved = header.rsv1 || header.rsv2 || header.rsv3;
+/// RFC 6455 5.1 (clients mask), 5.2 (reserved bits, shortest length), 5.5 (control frames), RFC 7692 6 (RSV1 on the first
+/// frame of a message only). Gives the mask.
+fn check_header(
+    header: &FrameHeader,
+    payload_length: u64,
+    header_length: usize,
+    deflates: bool,
+) -> Result<[u8; 4], CloseCode> {
+    let may_compress = deflates && matches!(header.opcode, OpCode::Data(Data::Text | Data::Binary));
+    let is_reserved = (header.rsv1 && !may_compress) || header.rsv2 || header.rsv3;
     let is_minimal = header.len(payload_length) == header_length;
     let is_long_control =
         matches!(header.opcode, OpCode::Control(_)) && (!header.is_final || payload_length > CONTROL_BYTES_MAX);
@@ -121,6 +134,12 @@ impl EncodedHeader {
         Self { bytes, length }
     }
 
+    /// The same, of a compressed message (RFC 7692 6: RSV1).
+    pub fn compressed(mut self) -> Self {
+        self.bytes[0] |= 0x40;
+        self
+    }
+
     /// Its 2, 4 or 10 bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.length]
@@ -130,7 +149,16 @@ impl EncodedHeader {
 /// A whole frame whose payload is these parts, one after the other.
 pub fn encode_frame(opcode: OpCode, parts: &[&[u8]]) -> Bytes {
     let payload_length = parts.iter().map(|part| part.len()).sum();
-    let header = EncodedHeader::new(opcode, payload_length);
+    encode_behind(EncodedHeader::new(opcode, payload_length), parts)
+}
+
+/// The frame of a message whose payload was compressed.
+pub fn encode_compressed(kind: Data, payload: &[u8]) -> Bytes {
+    encode_behind(EncodedHeader::new(OpCode::Data(kind), payload.len()).compressed(), &[payload])
+}
+
+fn encode_behind(header: EncodedHeader, parts: &[&[u8]]) -> Bytes {
+    let payload_length: usize = parts.iter().map(|part| part.len()).sum();
     let mut frame = Vec::with_capacity(header.length + payload_length);
     frame.extend_from_slice(header.as_bytes());
     parts.iter().for_each(|part| frame.extend_from_slice(part));

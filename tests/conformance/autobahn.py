@@ -118,7 +118,7 @@ async def run(options, cases, runner):
         part = [case_id for case_id in cases if (group_of(case_id) in DEFLATE_GROUPS) == deflate]
         if not part:
             continue
-        flags = ["--message-max", str(MESSAGE_MAX), *(["--deflate-threshold", "0"] if deflate else []), *options.flags]
+        flags = ["--message-bytes-max", str(MESSAGE_MAX), *(["--deflate-threshold", "0"] if deflate else []), *options.flags]
         server = Server(options.server, flags)
         try:
             verdicts += await runner.run(await server.start(), part)

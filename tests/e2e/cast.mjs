@@ -39,24 +39,29 @@ export class Cast {
     }
   }
 
-  /** `transport`: one of `TRANSPORTS`, or `mixed`: people take turns. */
+  /** `transport`: one of the client's, or `mixed`, or some joined by ` & `: people take turns. */
   constructor(server, transport) {
     this.server = server;
     this.transport = transport;
+    this.turns = transport === "mixed" ? TRANSPORTS : transport.split(" & ");
     this.people = [];
+  }
+
+  /** The transport of who comes next. */
+  get turn() {
+    return this.turns[this.people.length % this.turns.length];
   }
 
   /** Somebody who signed up and is not connected. */
   async guest(options = {}) {
     const number = this.people.length;
-    const transport = this.transport === "mixed" ? TRANSPORTS[number % 2] : this.transport;
-    const person = await Client.signUp(this.server, transport, { name: NAMES[number % NAMES.length], ...options });
+    const person = await Client.signUp(this.server, this.turn, { name: NAMES[number % NAMES.length], ...options });
     this.people.push(person);
     return person;
   }
 
   /** A connection of a person made elsewhere, or of nobody (`{}`). */
-  connection(account, transport = this.transport) {
+  connection(account, transport = this.turn) {
     const person = new Client(this.server, transport, { name: "Nobody", ...account });
     this.people.push(person);
     return person;

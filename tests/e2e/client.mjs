@@ -1,13 +1,16 @@
-// A person with a browser: one face over the two transports, the official socket.io-client and plain `/ws`.
+// A person with a browser: one face over every transport, those of the official socket.io-client and plain `/ws`.
 //
 // Everything heard is logged in `events`; tests wait for what they expect (`next`) instead of sleeping.
 
 import http from "node:http";
 import { io } from "socket.io-client";
 import WebSocket from "ws";
+import { Exchange, query } from "./engine.mjs";
 
 export const PATIENCE_MS = 12_000;
 export const TRANSPORTS = ["socket.io", "/ws"];
+/** The official client by long polling: for good (or until `upgrade`), and upgrading at once as it does by default. */
+export const POLLING = ["polling", "polling+websocket"];
 
 let addresses = 0;
 
@@ -193,6 +196,11 @@ export class Client {
     return events.slice(-16).map(({ name, payload }) => `${name} ${JSON.stringify(payload ?? null).slice(0, 120)}`).join("; ") || "nothing";
   }
 
+  /** Takes a connection that polls to WebSocket, now; waits until it is there. */
+  upgrade() {
+    return this.wire.upgrade();
+  }
+
   /** Loses the transport: the socket is torn down without a word. */
   drop() {
     this.wire.terminate();
@@ -223,16 +231,21 @@ export class Client {
   }
 }
 
-/** The official client, with the options that the frontend uses, WebSocket only. */
+/** The official client, with the options that the frontend uses, over one way of transport. */
 class SocketIoWire {
   constructor(client, { reconnection }) {
     const { token, address } = client.account;
     this.client = client;
     this.raw = [];
+    this.polls = client.transport !== "socket.io";
+    // Kept connections, as a browser keeps them; also what `terminate` tears down.
+    this.agent = this.polls ? new http.Agent({ keepAlive: true }) : undefined;
     this.socket = io(client.server.url, {
-      transports: ["websocket"],
+      transports: this.polls ? ["polling", "websocket"] : ["websocket"],
+      upgrade: client.transport === "polling+websocket",
       auth: token ? { token } : {},
       extraHeaders: address ? { "x-forwarded-for": address } : {},
+      agent: this.agent,
       forceNew: true,
       reconnection,
       autoConnect: false,
@@ -249,10 +262,15 @@ class SocketIoWire {
     this.socket.on("disconnect", (reason) => client.onClosed({ reason }));
   }
 
+  /** `polling` or `websocket`: what it speaks now. */
+  get speaks() {
+    return this.socket.io.engine.transport.name;
+  }
+
   open() {
     return new Promise((resolve, reject) => {
       this.socket.once("connect", resolve);
-      this.socket.once("connect_error", (error) => reject(new Error(`connect_error: ${error.message}`)));
+      this.socket.once("connect_error", (error) => reject(new Error(`connect_error: ${error.message} ${error.context?.responseText ?? ""}`.trim())));
       this.socket.connect();
     });
   }
@@ -265,8 +283,36 @@ class SocketIoWire {
     this.socket.io.engine.write(`2${json}`);
   }
 
+  /** Waits for the upgrade under way, or begins one. */
+  upgrade() {
+    const { engine } = this.socket.io;
+    return new Promise((resolve, reject) => {
+      engine.once("upgrade", resolve);
+      engine.once("upgradeError", reject);
+      if (this.speaks === "websocket") resolve();
+      else if (!engine.opts.upgrade) engine._probe("websocket");
+    });
+  }
+
   terminate() {
-    this.socket.io.engine.transport.ws.terminate();
+    const { engine } = this.socket.io;
+    if (this.speaks === "websocket") return engine.transport.ws.terminate();
+    const sid = engine.id;
+    // The client has lost its session and posts nothing more, no farewell either.
+    engine.transport.readyState = "closed";
+    engine._onClose("transport error");
+    setImmediate(() => setImmediate(() => this.tear(sid)));
+  }
+
+  /** Tears down the poll. One that was just answered leaves nothing to tear: then another is begun, until the server knows. */
+  async tear(sid) {
+    this.agent.destroy();
+    for (let known = true; known; ) {
+      const poll = new Exchange(this.client.server.url, "GET", query({ sid }));
+      await poll.arrived();
+      poll.destroy();
+      known = [200, "closed"].includes((await poll.answer).status) && this.client.server.alive;
+    }
   }
 
   close() {
