@@ -39,21 +39,26 @@ fn check_inflate(data: &[u8], bytes_max: usize) {
 /// Twice, so that something was deflated before; what stands alone inflates without knowing of that.
 fn check_round_trip(data: &[u8], random: &mut Random) {
     let level = random.below(11) as u8;
-    let bits = WINDOW_BITS_MIN + random.below(u64::from(WINDOW_BITS_MAX - WINDOW_BITS_MIN) + 1) as u8;
+    // Every other time the smallest window, which a short content fills.
+    let larger = if random.one_in(2) { 0 } else { random.below(u64::from(WINDOW_BITS_MAX - WINDOW_BITS_MIN) + 1) };
+    let bits = WINDOW_BITS_MIN + larger as u8;
     // Repeated, so that the window counts.
-    let content = data.repeat(1 + random.below(8) as usize);
-    let content = &content[..content.len().min(DEFLATE_BYTES_MAX)];
+    let content = data.repeat(1 + random.below(4) as usize);
+    let mut content = content[..content.len().min(DEFLATE_BYTES_MAX)].to_vec();
     let (mut alone, mut keeping, mut inflater) =
         (Deflater::new(level, false), Deflater::new(level, true), Inflater::default());
     let mut window = Window::new(bits);
     let length_max = content.len() * 9 / 8 + 16 * (content.len() >> bits) + 16;
     for _ in 0..2 {
-        let payload = alone.deflate(&pieces(content, random), bits);
+        let payload = alone.deflate(&pieces(&content, random), bits);
         assert!(payload.len() <= length_max, "{} from {}", payload.len(), content.len());
-        check_inflated(inflater.inflate(&payload, None, content.len()), content);
-        let payload = keeping.deflate(&pieces(content, random), bits);
-        check_inflated(inflater.inflate(&payload, Some(&mut window), content.len()), content);
+        check_inflated(inflater.inflate(&payload, None, content.len()), &content);
+        let payload = keeping.deflate(&pieces(&content, random), bits);
+        check_inflated(inflater.inflate(&payload, Some(&mut window), content.len()), &content);
         assert!(window.held_bytes() <= 1 << bits);
+        // What was at the end is further on, and what is near to it now was said long ago.
+        let further = random.below(content.len().min(data.len()) as u64) as usize;
+        content.rotate_left(further);
     }
 }
 

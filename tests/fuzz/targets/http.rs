@@ -147,7 +147,10 @@ fn take(framing: Framing, reads: &[&[u8]]) -> Taken {
 fn check_body(framing: Framing, data: &[u8], random: &mut Random) {
     let whole = take(framing, &[data]);
     assert_eq!(take(framing, &pieces(data, random)), whole, "a split changes the body");
-    let Ok((true, bytes, _)) = whole else { return };
+    let Ok((true, bytes, used)) = whole else { return };
+    if framing == Framing::Chunked {
+        assert_eq!(unchunk(&data[..used]).as_deref(), Some(&bytes[..]), "chunks are read otherwise");
+    }
     let mut chunked = Vec::new();
     for piece in pieces(&bytes, random) {
         chunked.extend_from_slice(format!("{:x}{}\r\n", piece.len(), [";a=b", ""][piece.len() % 2]).as_bytes());
@@ -161,6 +164,31 @@ fn check_body(framing: Framing, data: &[u8], random: &mut Random) {
         Ok(taken) => assert_eq!(taken, (true, bytes, length)),
         Err(error) => assert!(error.status == 431 && length > 4096, "{error:?}"),
     }
+}
+
+/// The content of a whole chunked body, as the simplest reader finds it.
+fn unchunk(mut rest: &[u8]) -> Option<Vec<u8>> {
+    let mut content = Vec::new();
+    loop {
+        let line = line(&mut rest)?;
+        let digits = line.split(|byte| *byte == b';').next()?;
+        let size = usize::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+        if size == 0 {
+            break;
+        }
+        content.extend_from_slice(rest.get(..size)?);
+        rest = rest[size..].strip_prefix(b"\r\n")?;
+    }
+    while !line(&mut rest)?.is_empty() {}
+    rest.is_empty().then_some(content)
+}
+
+/// Takes one line off, which ends in CRLF and has neither CR nor LF in it.
+fn line<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let end = rest.iter().position(|byte| matches!(byte, b'\r' | b'\n'))?;
+    let line = &rest[..end];
+    *rest = rest[end..].strip_prefix(b"\r\n")?;
+    Some(line)
 }
 
 /// What is made of a request by the codecs behind.
