@@ -225,7 +225,22 @@ fn socket_io_packets_give_kind_namespace_and_data() {
     assert_eq!(decode("610-/x,7[{}]"), Some((Kind::Ack, "/x", "[{}]")));
     let packet = socketio::Packet::decode("510-/x,7[1]").unwrap();
     assert_eq!((packet.attachments, packet.ack), (10, Some("7")));
-    for bad in ["", "5", "511-[\"a\",{}]", "5-[]", "51[]", "9", "0[]", "0\"a\"", "1{}", "2", "2{}", "3", "21234567890123456[]", &long] {
+    for bad in [
+        "",
+        "5",
+        "511-[\"a\",{}]",
+        "5-[]",
+        "51[]",
+        "9",
+        "0[]",
+        "0\"a\"",
+        "1{}",
+        "2",
+        "2{}",
+        "3",
+        "21234567890123456[]",
+        &long,
+    ] {
         assert_eq!(decode(bad), None, "{bad}");
     }
 }

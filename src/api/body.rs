@@ -23,9 +23,15 @@ thread_local! {
 }
 
 /// The body as `T`, every field of which has a default. Without a body, or with one that is not declared as JSON,
-/// it is `{}`, as Express has it; a body that is declared as JSON must be an object.
+/// it is `{}`, as Express has it; a body that is declared as JSON must be an object. A body in a content coding is 415.
 pub fn parse<T: DeserializeOwned + Default>(request: &Request) -> Result<T, ApiError> {
-    if request.body.is_empty() || !is_json(request) {
+    if request.body.is_empty() {
+        return Ok(T::default());
+    }
+    if request.header("content-encoding").is_some_and(|coding| !coding.eq_ignore_ascii_case("identity")) {
+        return Err(ApiError::UnsupportedCoding);
+    }
+    if !is_json(request) {
         return Ok(T::default());
     }
     let object = request.body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
@@ -97,6 +103,16 @@ mod tests {
             assert_eq!(name(content_type, ann).as_deref(), Ok(""));
         }
         assert_eq!(name(JSON, "").as_deref(), Ok(""));
+    }
+
+    #[test]
+    fn a_compressed_body_is_refused() {
+        let coded = |coding: &str| {
+            let headers = vec![("content-encoding".to_owned(), coding.to_owned())];
+            let (path, query, body) = ("/".to_owned(), String::new(), Bytes::from_static(b"x"));
+            parse::<Named>(&Request { method: Method::Post, path, query, headers, body }).map(|_| ())
+        };
+        assert_eq!((coded("gzip"), coded("identity")), (Err(ApiError::UnsupportedCoding), Ok(())));
     }
 
     #[test]

@@ -55,6 +55,8 @@ pub enum ApiError {
     SocialsNotAllowed,
     /// The body is not a JSON object of the expected form: 400.
     InvalidJson,
+    /// The body is compressed, which no request here needs (RFC 9110 15.5.16): 415.
+    UnsupportedCoding,
     /// The page's origin may not call this server (D36): 403.
     ForeignOrigin,
     /// A handler panicked; the request cost nobody else: 500.
@@ -118,6 +120,7 @@ impl ApiError {
         match self {
             Self::TooMany(_, quota) => quota.mark(response).header("Retry-After", quota.reset_s.to_string()),
             Self::Busy => response.header("Retry-After", BUSY_RETRY_S.to_string()),
+            Self::UnsupportedCoding => response.header("Accept-Encoding", "identity"),
             Self::Unavailable | Self::AtCapacity => response.header("Retry-After", UNAVAILABLE_RETRY_S.to_string()),
             _ => response,
         }
@@ -152,6 +155,7 @@ impl ApiError {
             Self::TooMany(Limited::SignUps, _) => (429, "Too many sign-ups"),
             Self::TooMany(Limited::Requests, _) | Self::Busy => (429, "Too many requests"),
             Self::TooMany(Limited::Turn, _) => (429, "Too many TURN credential requests"),
+            Self::UnsupportedCoding => (415, "Compressed request bodies are not supported"),
             Self::Unavailable => (503, "Service temporarily unavailable"),
             Self::AtCapacity => (503, "Server is at capacity"),
             Self::Internal => (500, "Internal error"),

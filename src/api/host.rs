@@ -1,5 +1,6 @@
 //! What an endpoint may ask of the shard that serves it. The shell implements it; tests implement it in memory.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::base::{Random, Time, Token, TokenHash, UserId};
@@ -18,11 +19,13 @@ pub struct Unavailable;
 pub struct Busy;
 
 /// Counts that `/health` and `/stats/live` show, over all shards of this process.
-#[derive(Clone, Copy, Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub struct Live {
     /// Users with an authenticated socket, and sockets in all.
     pub connected_users: usize,
     pub sockets: usize,
+    /// Connections that have ended since the start, by reason.
+    pub closed: BTreeMap<&'static str, u64>,
     /// Bytes; 0 where the system does not tell.
     pub heap_used: u64,
     pub heap_total: u64,

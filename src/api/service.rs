@@ -43,7 +43,8 @@ pub fn live_stats<H: Host>(call: &Call<'_, H>) -> Response {
 
 /// `GET /health`: 200 as long as the process answers. Sizes are for people to read, hence text.
 ///
-/// The contract's shape first, then what this server adds: runtime, shards, store, version and uptime in seconds.
+/// The contract's shape first, then what this server adds: why connections ended, runtime, shards, store, version and
+/// uptime in seconds.
 /// A container's probe calls it, so it asks nothing that could be down.
 pub async fn health<H: Host>(call: &Call<'_, H>) -> Response {
     let (settings, live, now) = (call.settings(), call.host.live().await, call.now());
@@ -62,6 +63,7 @@ pub async fn health<H: Host>(call: &Call<'_, H>) -> Response {
             "avgPerUser": format!("{:.2}", live.sockets as f64 / live.connected_users.max(1) as f64),
             "limit": settings.connections_max,
             "utilization": percent(live.sockets as u64, settings.connections_max as u64),
+            "closed": live.closed,
         },
         "cache": {
             "users": cache(&live.users_cache),

@@ -38,6 +38,11 @@ pub const COMPRESSED_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Response bodies that a shard compresses at the same time, each with 0.4 to 3.9 MB for its encoder; further ones wait.
 pub const COMPRESSIONS_MAX: usize = 4;
 
+/// With so many bytes waiting a client is spared changes of presence and queue: it hears the newest once it has read.
+pub const DIFFS_BACKLOG_BYTES_MAX: usize = 64 * 1024;
+/// Users whose changes one client may miss that way; over it the client is closed as a slow reader.
+pub const DIFFS_MISSED_MAX: usize = 4_096;
+
 /// Heartbeat period (contract 3.1, `pingInterval`).
 pub const PING_INTERVAL_MS: u64 = 25_000;
 /// Time to answer a heartbeat (contract 3.1, `pingTimeout`).
@@ -150,6 +155,7 @@ pub const RATE_COUNTERS_MAX: usize = 65_536;
 const _: () = assert!(MESSAGE_BYTES_MAX < OUTBOX_BYTES_MAX, "one message must fit an outbox");
 const _: () = assert!(FULLY_COMPRESSED_BYTES_MAX < COMPRESSED_BYTES_MAX);
 const _: () = assert!(INFLATE_UNRATED_BYTES <= MESSAGE_BYTES_MAX);
+const _: () = assert!(DIFFS_BACKLOG_BYTES_MAX < OUTBOX_BYTES_MAX);
 const _: () = assert!(CALL_SECONDS_MIN < CALL_SECONDS_MAX);
 const _: () = assert!(CALL_RECORDED_SECONDS_MIN <= CALL_COMPLETED_SECONDS_MIN);
 const _: () = assert!(HELD_BYTES_MAX < OUTBOX_BYTES_MAX, "held messages must fit an outbox when they are let go");

@@ -82,7 +82,8 @@ impl Deflation {
     /// The compressed frame of a message in parts; `None` when it is better sent as it is.
     pub fn frame(&mut self, settings: &Settings, kind: Data, parts: &[&[u8]]) -> Option<Bytes> {
         let length: usize = parts.iter().map(|part| part.len()).sum();
-        if length < settings.deflate_bytes_min || length > DEFLATE_BYTES_MAX {
+        let compresses_all = settings.deflate_bytes_min == 0;
+        if !compresses_all && !(settings.deflate_bytes_min..=DEFLATE_BYTES_MAX).contains(&length) {
             return None;
         }
         if let Some(deflater) = self.own.as_mut().and_then(|own| own.deflater.as_mut()) {
@@ -96,8 +97,7 @@ impl Deflation {
             }
             shared.deflater.as_mut().map(|(_, deflater)| deflater.deflate(parts, self.window_bits))
         })?;
-        let is_worth_it = payload.len() < length || settings.deflate_bytes_min == 0;
-        is_worth_it.then(|| encode_compressed(kind, &payload))
+        (compresses_all || payload.len() < length).then(|| encode_compressed(kind, &payload))
     }
 
     /// [`Deflation::frame`] for an event that may go to many connections one after the other.

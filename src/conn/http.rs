@@ -18,6 +18,7 @@ use crate::wire::http::{Method, Response};
 use crate::wire::upgrade::{Dialect, EngineAsk, answer_handshake, decode_engine_ask, refuse_plain_open};
 
 const HEAD_TOO_LARGE: HttpError = HttpError { status: 431, error: "Request head too large" };
+const TARGET_TOO_LONG: HttpError = HttpError { status: 414, error: "Request target too long" };
 const HEAD_LATE: HttpError = HttpError { status: 408, error: "Request head took too long" };
 const BODY_LATE: HttpError = HttpError { status: 408, error: "Request body took too long" };
 
@@ -146,7 +147,8 @@ impl Http {
         })
     }
 
-    /// Looks at the bytes of the head that no earlier call has seen (RFC 6585 5: too many get 431).
+    /// Looks at the bytes of the head that no earlier call has seen. Too many get 431 (RFC 6585 5), or 414 if they are all
+    /// of the request line (RFC 9112 3).
     fn head_advanced(&mut self, context: &mut Context, bytes: &[u8]) -> Result<Step, HttpError> {
         let State::Head { scanned, .. } = &mut self.state else { return Ok(Step::Wait) };
         match head_length(bytes, *scanned)? {
@@ -158,7 +160,8 @@ impl Http {
                 *scanned = bytes.len();
                 Ok(Step::Wait)
             }
-            _ => Err(HEAD_TOO_LARGE),
+            _ if bytes[..HEAD_BYTES_MAX].contains(&b'\n') => Err(HEAD_TOO_LARGE),
+            _ => Err(TARGET_TOO_LONG),
         }
     }
 

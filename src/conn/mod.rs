@@ -338,6 +338,11 @@ impl Conn {
         self.outbox.written(bytes);
     }
 
+    /// Bytes that wait to be written.
+    pub fn waiting_bytes(&self) -> usize {
+        self.outbox.waiting_bytes()
+    }
+
     /// Whether it was upgraded to WebSocket and is open.
     pub fn is_socket(&self) -> bool {
         matches!(self.stage, Stage::Socket(_))

@@ -175,6 +175,11 @@ impl Outbox {
         !self.outputs.is_empty()
     }
 
+    /// How many bytes wait to be written.
+    pub fn waiting_bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Whether bytes wait to be written.
     pub fn has_bytes(&self) -> bool {
         self.bytes > 0

@@ -38,7 +38,7 @@ pub struct Settings {
     pub engine_path: String,
     /// Compression of WebSocket messages.
     pub deflate: Policy,
-    /// Shorter messages are not compressed, bytes; with 0 every one is, even if that makes it longer.
+    /// Shorter messages are not compressed, bytes; with 0 every one is, however long and even if that makes it longer.
     pub deflate_bytes_min: usize,
     /// Speak what protocol suites expect, instead of the product.
     pub is_conformance_target: bool,

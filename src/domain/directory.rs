@@ -48,7 +48,7 @@ impl Directory {
     }
 
     /// Lets `conn` hear of changes.
-    pub(super) fn watch(&mut self, conn: ConnId) {
+    pub fn watch(&mut self, conn: ConnId) {
         self.viewers.insert(conn);
     }
 
@@ -57,8 +57,15 @@ impl Directory {
         self.viewers.remove(&conn);
     }
 
+    /// What a viewer has to hear who missed changes of `user`; `None` for who is no viewer any more.
+    pub fn news(&self, viewer: ConnId, user: UserId) -> Option<ServerEvent> {
+        let entry = self.entries.get(&user);
+        let (online, available) = entry.map_or((false, false), |entry| (entry.online, entry.available));
+        self.viewers.contains(&viewer).then_some(ServerEvent::PresenceUpdate { user, online, available })
+    }
+
     /// Takes over published changes and tells the viewers what is new in them.
-    pub(super) fn apply(&mut self, deltas: &[Delta], out: &mut Effects) {
+    pub fn apply(&mut self, deltas: &[Delta], out: &mut Effects) {
         let mut viewers = None::<Arc<[ConnId]>>;
         for delta in deltas {
             let user = delta.card.user_id;
@@ -66,7 +73,7 @@ impl Directory {
             let mut announce = |event| {
                 let conns = viewers.get_or_insert_with(|| self.viewers.iter().copied().collect()).clone();
                 if !conns.is_empty() {
-                    out.push(Effect::FanOut { conns, event });
+                    out.push(Effect::FanOut { conns, user, event });
                 }
             };
             if was_online != delta.online {
@@ -127,6 +134,12 @@ mod tests {
         assert_eq!(heard(&mut directory, &card, false, false), ["presence:update"]);
         assert_eq!(heard(&mut directory, &card, true, true), ["presence:update", "queue:update"]);
         assert_eq!((directory.available().count(), directory.online_count()), (1, 1));
+        let conn = |index| ConnId { shard: ShardId(0), index, generation: 0 };
+        let newest = ServerEvent::PresenceUpdate { user: card.user_id, online: true, available: true };
+        assert_eq!(
+            (directory.news(conn(0), card.user_id), directory.news(conn(1), card.user_id)),
+            (Some(newest), None)
+        );
         heard(&mut directory, &card, false, false);
         assert_eq!((directory.available().count(), directory.entries.len()), (0, 0));
     }

@@ -19,8 +19,9 @@ pub enum Effect {
     Unbind { conn: ConnId },
     /// Send one event to one connection.
     Send { conn: ConnId, event: ServerEvent },
-    /// Send one event, encoded once, to many connections. May be dropped for a reader that is too slow.
-    FanOut { conns: Arc<[ConnId]>, event: ServerEvent },
+    /// Send one event about `user`, encoded once, to many connections. For a reader that is too slow it may be left out,
+    /// if [`super::Directory::news`] of that user reaches it later.
+    FanOut { conns: Arc<[ConnId]>, user: UserId, event: ServerEvent },
     /// Close the connection after what was sent to it.
     Dismiss { conn: ConnId, why: Dismissal },
     /// Deliver to the home of a user on another shard. Order between two shards is kept.

@@ -13,6 +13,7 @@ use crate::runtime::spawn_local;
 use super::Shard;
 use super::contained::shared;
 use super::inbox::Envelope;
+use super::slots::Entry;
 
 impl Shard {
     /// Hands `input` to the rules and performs what follows.
@@ -44,9 +45,9 @@ impl Shard {
             Effect::Bind { conn } => self.on_conn(conn, Conn::bind),
             Effect::Unbind { conn } => self.on_conn(conn, |conn| conn.unbind(now)),
             Effect::Send { conn, event } => self.send_encoded(now, conn, &event.encode()),
-            Effect::FanOut { conns, event } => {
+            Effect::FanOut { conns, user, event } => {
                 let encoded = event.encode();
-                conns.iter().for_each(|conn| self.send_encoded(now, *conn, &encoded));
+                conns.iter().for_each(|conn| self.on_entry(*conn, |entry| entry.send_diff(now, user, &encoded)));
             }
             Effect::Dismiss { conn, why } => self.on_conn(conn, |conn| conn.close(now, why.into())),
             Effect::Tell { user, message } => {
@@ -74,8 +75,12 @@ impl Shard {
 
     /// Does something to a connection, if it is still there, and lets its task see to the rest.
     pub(super) fn on_conn(&self, id: ConnId, work: impl FnOnce(&mut Conn)) {
+        self.on_entry(id, |entry| work(&mut entry.conn));
+    }
+
+    fn on_entry(&self, id: ConnId, work: impl FnOnce(&mut Entry)) {
         if let Some(entry) = self.slots.borrow_mut().get(id) {
-            work(&mut entry.conn);
+            work(entry);
             entry.wake();
         }
     }

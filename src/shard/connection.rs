@@ -186,7 +186,7 @@ impl Task {
     }
 
     /// Does `work` while what is sent to this client goes on being written.
-    async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> T {
+    pub(super) async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         poll_fn(|context| {
             if let Poll::Ready(value) = work.as_mut().poll(context) {
@@ -211,6 +211,10 @@ impl Task {
                 }
                 for _ in 0..READS_IN_A_ROW {
                     task.write(context, entry);
+                    if entry.has_missed() {
+                        entry.catch_up(now, task.id, task.shard.domain.borrow().directory());
+                        task.write(context, entry);
+                    }
                     if entry.conn.has_output() {
                         return Poll::Ready(());
                     }
@@ -305,6 +309,7 @@ impl Task {
     /// Gets the last bytes out and lets the peer read them: a socket that is closed with unread input is reset.
     async fn close(mut self, reason: CloseReason) {
         tracing::debug!(reason = reason.as_str(), "connection closed");
+        *self.shard.closed.borrow_mut().entry(reason.as_str()).or_default() += 1;
         if self.stream.is_none() {
             self.last_word().await;
         }

@@ -112,6 +112,9 @@ impl Host for ShardHost {
             let count = shard.mesh.ask(other, |reply| Envelope::Count { reply }).await.unwrap_or_default();
             live.connected_users += count.connected_users;
             live.sockets += count.sockets;
+            for (reason, count) in count.closed {
+                *live.closed.entry(reason).or_default() += count;
+            }
             live.users_cache = sum(live.users_cache, count.users_cache);
             live.sessions_cache = sum(live.sessions_cache, count.sessions_cache);
         }

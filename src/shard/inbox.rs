@@ -189,7 +189,8 @@ impl Shard {
         let (connected_users, _) = self.domain.borrow().connected();
         let (users_cache, sessions_cache) = self.stores.counts();
         let sockets = self.slots.borrow().sockets();
-        Live { connected_users, sockets, users_cache, sessions_cache, ..Live::default() }
+        let closed = self.closed.borrow().clone();
+        Live { connected_users, sockets, closed, users_cache, sessions_cache, ..Live::default() }
     }
 }
 

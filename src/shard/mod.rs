@@ -5,6 +5,7 @@
 //! ([`accept`]). What the rules decide is performed by [`apply`]. Shards share nothing but their inboxes' senders.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -25,6 +26,7 @@ mod apply;
 pub mod clock;
 mod connection;
 mod contained;
+mod diffs;
 mod encoding;
 mod host;
 mod inbox;
@@ -96,6 +98,8 @@ pub(crate) struct Shard {
     /// Leave to encode a long body.
     encodings: Semaphore,
     open: Arc<AtomicUsize>,
+    /// Connections that have ended, by reason.
+    closed: RefCell<BTreeMap<&'static str, u64>>,
     stopping: Cell<bool>,
     stopped: Notify,
 }
@@ -121,6 +125,7 @@ pub async fn run(start: Start) {
         scratch: Scratch::new(),
         encodings: Semaphore::new(COMPRESSIONS_MAX),
         open: start.open,
+        closed: RefCell::default(),
         stopping: Cell::new(false),
         stopped: Notify::new(),
         settings,

@@ -24,6 +24,7 @@ use crate::wire::upgrade::{EngineAsk, EngineRefusal};
 use super::Shard;
 use super::connection::{self, Served, Task};
 use super::contained::contained;
+use super::encoding::encode;
 use super::inbox::Envelope;
 use super::slots::Entry;
 
@@ -254,7 +255,9 @@ impl Task {
             Err(Detour::Refused(refusal)) => refusal.response(),
             Err(Detour::Follow(shard)) => return Some(shard),
         };
-        let response = api::mark_engine(&self.shard.settings.api, request, response);
+        let mut response = api::mark_engine(&self.shard.settings.api, request, response);
+        let shard = self.shard.clone();
+        self.meanwhile(encode(&shard, request, &mut response)).await;
         let now = self.shard.now();
         self.with(|entry| entry.conn.respond(now, response));
         None

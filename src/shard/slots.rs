@@ -5,6 +5,7 @@ use std::task::Waker;
 use crate::base::{ConnId, ShardId, Time};
 use crate::conn::Conn;
 
+use super::diffs::Missed;
 use super::polling::Session;
 
 /// Slots in use and free ones; a freed slot's next connection has the next generation.
@@ -29,6 +30,7 @@ pub struct Entry {
     pub timer_at: Option<Time>,
     /// Of an Engine.IO session that began by polling.
     pub session: Option<Box<Session>>,
+    pub missed: Missed,
 }
 
 impl Slots {
@@ -45,7 +47,13 @@ impl Slots {
         });
         let slot = &mut self.slots[index as usize];
         assert!(slot.entry.is_none(), "a free slot is empty");
-        slot.entry = Some(Box::new(Entry { conn, waker: None, timer_at: None, session: session.map(Box::new) }));
+        slot.entry = Some(Box::new(Entry {
+            conn,
+            waker: None,
+            timer_at: None,
+            session: session.map(Box::new),
+            missed: Missed::default(),
+        }));
         ConnId { shard: self.shard, index, generation: slot.generation }
     }
 

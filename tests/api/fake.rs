@@ -330,6 +330,7 @@ impl Host for Fake {
 
     async fn live(&self) -> Live {
         Live {
+            closed: [("peer_closed", 3)].into(),
             connected_users: 4,
             sockets: 6,
             heap_used: 36_000_000,

@@ -203,7 +203,9 @@ fn health_has_the_full_shape() {
     assert_eq!((&body["status"], &body["timestamp"], &body["uptime"]), (&json!("ok"), &json!(NOW), &json!(90)));
     let memory = json!({ "heapUsed": "34.33 MB", "heapTotal": "68.66 MB", "rss": "1.00 MB", "usage": "50.0%" });
     assert_eq!(body["memory"], memory);
-    let connections = json!({ "users": 4, "total": 6, "avgPerUser": "1.50", "limit": 1_000, "utilization": "0.6%" });
+    let connections = json!({
+        "users": 4, "total": 6, "avgPerUser": "1.50", "limit": 1_000, "utilization": "0.6%", "closed": { "peer_closed": 3 },
+    });
     assert_eq!(body["connections"], connections);
     let users = json!({ "size": 5, "maxSize": 800, "hits": 3, "misses": 1, "hitRate": "75.0%" });
     assert_eq!(body["cache"]["users"], users);

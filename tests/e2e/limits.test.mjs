@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { say, suite, within } from "./cast.mjs";
 import { freshAddress, request } from "./client.mjs";
-import { FrameSocket } from "./raw.mjs";
+import { FrameSocket, noise } from "./raw.mjs";
 import { Server, pause } from "./server.mjs";
 
 const GUEST = { name: "Ada", gender: "female" };
@@ -186,11 +186,11 @@ const roomy = await Server.start();
 suite("sizes", roomy, ({ facts }) => {
   facts("a message over 1,000,000 bytes closes its sender only, one under it passes", async (cast) => {
     const { caller, callee, room } = await cast.call();
-    const large = "x".repeat(900_000);
+    const large = noise(900_000);
     caller.emit("rtc:offer", { roomId: room, offer: { sdp: large } });
     assert.equal((await callee.next("rtc:offer")).offer.sdp.length, large.length);
     const tab = await caller.tab();
-    tab.emit("rtc:offer", { roomId: room, offer: { sdp: "y".repeat(1_000_100) } });
+    tab.emit("rtc:offer", { roomId: room, offer: { sdp: noise(1_000_100) } });
     await tab.ended();
     await say(caller, callee, room, "unharmed");
     assert.equal(callee.all("rtc:offer").length, 1);

@@ -177,3 +177,8 @@ function bigEndian(size) {
   bytes.writeBigUInt64BE(BigInt(size));
   return bytes;
 }
+
+/** So many characters that no compression shortens much: what shrinks like a bomb is taken for one. */
+export function noise(length) {
+  return randomBytes(Math.ceil(length / 2)).toString("hex").slice(0, length);
+}

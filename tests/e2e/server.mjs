@@ -39,10 +39,10 @@ process.on("exit", () => {
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.once(signal, () => process.exit(1));
 
 /** The command line for these flags; `false` leaves a flag out. */
-function commandLine(flags, seccomp) {
+function commandLine(flags, seccomp, binary) {
   const words = Object.entries(flags).filter(([, value]) => value !== false && value !== undefined);
   const args = words.flatMap(([name, value]) => [`--${name}`, String(value)]);
-  return seccomp ? ["python3", [join(HERE, "seccomp.py"), BIN, ...args]] : [BIN, args];
+  return seccomp ? ["python3", [join(HERE, "seccomp.py"), binary, ...args]] : [binary, args];
 }
 
 /** Only what the server may need: no setting of the surrounding shell leaks into it. */
@@ -89,14 +89,15 @@ export function temporaryFolder() {
 
 export class Server {
   /** Starts a server and waits until it answers. `flags` override the defaults of the configuration. */
-  static async start(flags = {}, { seccomp = SECCOMP } = {}) {
-    const server = new Server(flags, seccomp);
+  static async start(flags = {}, { seccomp = SECCOMP, binary = BIN } = {}) {
+    const server = new Server(flags, seccomp, binary);
     server.port = flags.port ?? (await freePort());
     await server.launch();
     return server;
   }
 
-  constructor(flags, seccomp) {
+  constructor(flags, seccomp, binary) {
+    this.binary = binary;
     this.folder = temporaryFolder();
     this.flags = { host: "127.0.0.1", runtime: RUNTIME, shards: SHARDS, data: join(this.folder, "data"), ...UNLIMITED, ...flags };
     this.seccomp = seccomp;
@@ -105,8 +106,8 @@ export class Server {
 
   /** Starts the process on this server's port and data, and waits for its URL and for `/health`. */
   async launch() {
-    if (!existsSync(BIN)) throw new Error(`there is no server to test at ${BIN}: cargo build --release first`);
-    const [program, args] = commandLine({ ...this.flags, port: this.port }, this.seccomp);
+    if (!existsSync(this.binary)) throw new Error(`there is no server to test at ${this.binary}: cargo build --release first`);
+    const [program, args] = commandLine({ ...this.flags, port: this.port }, this.seccomp, this.binary);
     this.logAtLaunch = this.log.length;
     this.child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"], env: environment() });
     running.add(this.child);

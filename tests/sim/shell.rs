@@ -307,7 +307,7 @@ impl World {
                 self.on_conn(conn, |conn| conn.send(now, &encoded));
                 self.leak(conn, &event, &encoded);
             }
-            Effect::FanOut { conns, event } => {
+            Effect::FanOut { conns, event, .. } => {
                 let encoded = event.encode();
                 conns.iter().for_each(|conn| self.on_conn(*conn, |conn| conn.send(now, &encoded)));
             }

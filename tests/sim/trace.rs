@@ -93,7 +93,7 @@ pub fn input(input: &Input) -> String {
 pub fn effect(effect: &Effect) -> String {
     shorten(&match effect {
         Effect::Send { conn, event } => format!("{} {event:?}", place(*conn)),
-        Effect::FanOut { conns, event } => format!("{} connections {event:?}", conns.len()),
+        Effect::FanOut { conns, event, .. } => format!("{} connections {event:?}", conns.len()),
         other => format!("{other:?}"),
     })
 }
