@@ -465,6 +465,17 @@ fn hostile_chunks() -> Vec<Case> {
     ]
 }
 
+/// Where the bytes are cut must not matter, even beyond the bound.
+#[test]
+fn an_overlong_head_is_refused_alike_however_it_comes() {
+    let head = [&b"GET /"[..], &[b'a'; 16_400], b"\nX"].concat();
+    let whole = Client::new().say(&head).heard();
+    for cut in [1, 16_383, 16_384, 16_385, 16_390, head.len() - 1] {
+        assert_eq!(Client::new().say(&head[..cut]).say(&head[cut..]).heard(), whole, "cut at {cut}");
+    }
+    assert_eq!(whole, "414 Request target too long");
+}
+
 /// Handshakes that fail, and what each is told.
 fn hostile_handshakes() -> Vec<Case> {
     let open = "/socket.io/?EIO=4&transport=websocket";

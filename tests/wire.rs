@@ -73,6 +73,26 @@ fn a_close_payload_is_empty_or_a_code_with_a_utf_8_reason() {
 }
 
 #[test]
+fn only_spaces_and_tabs_vanish_around_values() {
+    for space in ['\u{85}', '\u{a0}', '\u{2003}', '\u{3000}'] {
+        for (field, status) in [
+            ("Transfer-Encoding: ?chunked", 501),
+            ("Transfer-Encoding: chunked?", 501),
+            ("Content-Length: ?3", 400),
+            ("Content-Length: 3?", 400),
+            ("Host: ?x", 400),
+            ("Expect: 100-continue?", 417),
+        ] {
+            let host = if field.starts_with("Host") { "" } else { "Host: x\r\n" };
+            let head = format!("POST / HTTP/1.1\r\n{host}{}\r\n\r\n", field.replace('?', &space.to_string()));
+            assert_eq!(decode_head(head.as_bytes()).map_err(|error| error.status).err(), Some(status), "{head:?}");
+        }
+    }
+    let head = "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: \t chunked \t\r\n\r\n";
+    assert_eq!(decode_head(head.as_bytes()).unwrap().framing, Framing::Chunked);
+}
+
+#[test]
 fn a_head_gives_its_parts() {
     let request = request("GET /room/queue?a=1&b=? HTTP/1.1\r\nHost: x\r\nX-A:  one \r\nx-a: two\r\n\r\n");
     assert_eq!(

@@ -151,8 +151,9 @@ impl Http {
     /// of the request line (RFC 9112 3).
     fn head_advanced(&mut self, context: &mut Context, bytes: &[u8]) -> Result<Step, HttpError> {
         let State::Head { scanned, .. } = &mut self.state else { return Ok(Step::Wait) };
-        match head_length(bytes, *scanned)? {
-            Some(length) if length <= HEAD_BYTES_MAX => {
+        // No further than the bound, so that the answer does not depend on how the bytes came.
+        match head_length(&bytes[..bytes.len().min(HEAD_BYTES_MAX)], *scanned)? {
+            Some(length) => {
                 let head = decode_head(&bytes[..length])?;
                 Ok(self.begin(context, head, length))
             }

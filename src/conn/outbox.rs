@@ -70,13 +70,13 @@ impl Outbox {
 
     /// Writes two chunks that belong together; an empty one is left out. An empty outbox takes any size.
     pub fn write_pair(&mut self, head: Bytes, body: Bytes) {
-        let length = head.len() + body.len();
+        let is_behind_another = self.is_payload && self.bytes > 0;
+        let length = head.len() + body.len() + usize::from(is_behind_another);
         if self.is_full || (self.bytes > 0 && self.bytes + length > self.bytes_max) {
             self.is_full = true;
             return;
         }
-        if self.is_payload && self.bytes > 0 {
-            self.bytes += 1;
+        if is_behind_another {
             self.chunks.push_back(SEPARATOR);
         }
         self.bytes += length;
@@ -136,7 +136,7 @@ impl Outbox {
     /// Forgets the chunks that nobody will read.
     pub fn discard_writes(&mut self) {
         self.chunks = VecDeque::new();
-        self.bytes = 0;
+        (self.bytes, self.is_full) = (0, false);
         self.ends_in_pong = false;
     }
 

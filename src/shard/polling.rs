@@ -97,13 +97,14 @@ impl Entry {
         [poll, post].into_iter().flatten().for_each(Waker::wake);
     }
 
-    /// Takes the WebSocket that takes over, if there is one: from now on the session has that socket.
+    /// Takes the WebSocket that takes over, if there is one: from now on the session has that socket. One that was lost
+    /// on the way, or comes to a session that is over, is dropped.
     pub fn take_upgrade(&mut self, now: Time) -> Option<Stream> {
         let (stream, conn) = *self.session.as_mut()?.upgrade.take()?;
-        if !self.conn.is_polling() {
+        self.conn.upgrade(now, conn);
+        if self.conn.is_polling() {
             return None;
         }
-        self.conn.upgrade(now, conn);
         self.session.as_mut()?.wake_all();
         Some(stream)
     }

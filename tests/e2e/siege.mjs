@@ -111,8 +111,7 @@ const HOST = "Host: duet\r\n";
 
 /**
  * Each: `what` with its rates; `right`: what attackers may be told; `run(attack)` sets it going until it is stopped.
- * `seconds`: how long at least, where a timeout is part of it; `after`: seconds until its traces may be gone; `asked`: it
- * runs only when named.
+ * `seconds`: how long at least, where a timeout is part of it; `after`: seconds until its traces may be gone.
  */
 const ATTACKS = {
   slowloris: {

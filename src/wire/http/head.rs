@@ -79,7 +79,7 @@ pub fn decode_head(bytes: &[u8]) -> Result<Head, HttpError> {
     let headers = parsed
         .headers
         .iter()
-        .map(|field| (field.name.to_ascii_lowercase(), String::from_utf8_lossy(field.value).trim().to_owned()))
+        .map(|field| (field.name.to_ascii_lowercase(), trim(&String::from_utf8_lossy(field.value)).to_owned()))
         .collect();
     let request = Request { method, path: path.to_owned(), query: query.to_owned(), headers, body: Default::default() };
 
@@ -111,9 +111,15 @@ pub(in crate::wire) fn values<'a>(
     request.headers.iter().filter(move |(header, _)| header == name).map(|(_, value)| value.as_str())
 }
 
+/// Without the spaces and tabs around it (RFC 9110 5.6.3). Other white space, such as U+00A0, is part of a value: where
+/// it vanished, a coding or a length that a proxy does not know would be one that is known here.
+fn trim(value: &str) -> &str {
+    value.trim_matches([' ', '\t'])
+}
+
 /// Whether a comma-separated header carries `token`, in any case.
 fn has_token(request: &Request, name: &str, token: &str) -> bool {
-    values(request, name).flat_map(|value| value.split(',')).any(|item| item.trim().eq_ignore_ascii_case(token))
+    values(request, name).flat_map(|value| value.split(',')).any(|item| trim(item).eq_ignore_ascii_case(token))
 }
 
 /// Whether the request line ends in some HTTP version, so that 505 is a better answer than 400.
@@ -192,7 +198,7 @@ fn decode_framing(request: &Request, is_http_11: bool) -> Result<Framing, HttpEr
         if length.is_some() || !is_http_11 {
             return Err(BAD_FRAMING);
         }
-        let mut codings = values(request, "transfer-encoding").flat_map(|value| value.split(',')).map(str::trim);
+        let mut codings = values(request, "transfer-encoding").flat_map(|value| value.split(',')).map(trim);
         if codings.clone().any(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case("chunked")) {
             return Err(BAD_CODING);
         }
