@@ -701,6 +701,61 @@ fn attachments_that_lie_close_the_session() {
     assert_eq!(client.end().heard(), "bye 1009; left Lost; close message_too_big");
 }
 
+/// What was published against the servers of JavaScript and others, each as the bytes that did the harm there.
+#[test]
+fn published_attacks_cost_their_sender_and_nobody_else() {
+    let closed = "bye 1002; left Lost; close protocol_error";
+    let events = [
+        // CVE-2023-32695 (socket.io-parser): names of events that are no strings.
+        (r#"42[{"toString":"foo"}]"#, closed),
+        ("42[[]]", closed),
+        ("42[]", closed),
+        // CVE-2024-38355 (socket.io): an event named like one of the server's own.
+        (r#"42["error","x"]"#, ""),
+        (r#"42["__proto__",{"__proto__":{"x":1}}]"#, ""),
+        (r#"42["constructor"]"#, ""),
+        // CVE-2022-2421 (socket.io-parser): a placeholder that names a method.
+        (r#"451-["x",{"_placeholder":true,"num":"splice"}]"#, closed),
+        // CVE-2026-33151 (socket.io-parser): attachments without end.
+        (r#"4511-["x",{"_placeholder":true,"num":0}]"#, closed),
+        ("451000000-[]", closed),
+        // GHSA-2m8v-j782-fhvr (socket.io-parser): a binary packet without attachments waits for none.
+        (r#"450-["queue:join"]"#, "event queue:join"),
+    ];
+    for (packet, expected) in events {
+        let mut client = Client::connected();
+        client.say(&text(packet));
+        if expected.ends_with("error") {
+            client.end();
+        }
+        assert_eq!(client.heard(), expected, "{packet}");
+        assert!(client.conn.held_bytes() < 2_048, "{packet}");
+    }
+    // CVE-2020-36048 (engine.io): a payload of nothing but packets, and one of nothing but separators.
+    let mut crowded = polling();
+    crowded.say(b"40").say("6\u{1e}".repeat(499_999).trim_end_matches('\u{1e}').as_bytes());
+    assert_eq!((crowded.heard().as_str(), crowded.conn.is_socket()), ("connect -", true));
+    assert!(crowded.conn.held_bytes() < 2_048);
+    assert!(!polling().say(&[0x1e; 1_000_000]).conn.is_socket());
+    // GHSA-55mf-67qm-4wpg (socketioxide): attachments of who has not connected.
+    let early = Client::opened().say(&text(r#"451-["x",{"_placeholder":true,"num":0}]"#)).end().heard();
+    assert_eq!(early, "bye 1002; close protocol_error");
+    // GHSA-96hv-2xvq-fx4p (ws): an unfinished message of fragments as small as can be, or smaller.
+    let mut fragments = Client::connected();
+    fragments.say(&frame(false, TEXT, b"x"));
+    fragments.say(&frame(false, CONTINUE, b"x").repeat(131_000)).say(&frame(false, CONTINUE, b"").repeat(100_000));
+    assert!(fragments.conn.is_socket() && fragments.conn.held_bytes() < 300_000);
+    // CVE-2024-37890 (ws): a handshake with more headers than the server reads.
+    let head = String::from_utf8(upgrade("/ws")).unwrap();
+    let many = head.replace("\r\nUpgrade", &format!("{}\r\nUpgrade", "\r\nA: b".repeat(2_000)));
+    assert_eq!(Client::new().say(many.as_bytes()).heard(), "431 Too many header fields");
+    // CVE-2021-32640 (ws): a subprotocol that is slow to split. CVE-2016-10542 and others: a length beyond all reason.
+    let slow = head.replace("\r\nUpgrade", &format!("\r\nSec-WebSocket-Protocol: b{}x\r\nUpgrade", " ".repeat(15_000)));
+    assert_eq!(Client::new().say(slow.as_bytes()).heard(), "101; connect -");
+    let endless = [&[0x82, 0xff, 0x7f][..], &[0xff; 7], &[0; 4]].concat();
+    assert_eq!(Client::connected().say(&endless).end().heard(), "bye 1009; left Lost; close message_too_big");
+}
+
 /// A session by polling: payloads go in and out by hand.
 fn polling() -> Client {
     let mut client = Client::new();

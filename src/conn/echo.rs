@@ -17,10 +17,7 @@ impl Socket {
         attachments: &[Vec<u8>],
     ) -> Result<(), Failure> {
         let is_known = matches!(packet.namespace, "/" | "/custom");
-        let is_connected = match packet.namespace {
-            "/" => self.session == Session::Connected,
-            _ => is_known && self.is_custom_connected,
-        };
+        let is_connected = self.is_connected(packet.namespace);
         match packet.kind {
             Kind::Connect if !is_known => {
                 let refusal = socketio::encode_connect_error(packet.namespace, "Invalid namespace");

@@ -99,7 +99,8 @@ impl Socket {
             return Err(MALFORMED);
         }
         if packet.attachments > 0 {
-            if !socketio::placeholders_fit(packet.data, packet.attachments) {
+            // Who is not connected has nothing to attach to.
+            if !self.is_connected(packet.namespace) || !socketio::placeholders_fit(packet.data, packet.attachments) {
                 return Err(MALFORMED);
             }
             let until = context.now + ATTACHMENTS_TIMEOUT_MS;
@@ -110,13 +111,22 @@ impl Socket {
         self.complete(context, packet, &[])
     }
 
+    /// Whether the client is connected to the namespace.
+    pub(super) fn is_connected(&self, namespace: &str) -> bool {
+        match namespace {
+            "/" => self.session == Session::Connected,
+            "/custom" => self.is_custom_connected,
+            _ => false,
+        }
+    }
+
     /// A Socket.IO packet with all that belongs to it. One for a namespace that is not connected closes the session,
     /// but for CONNECT itself.
     fn complete(&mut self, context: &mut Context, packet: socketio::Packet, attachments: &[Vec<u8>]) -> Outcome {
         if self.dialect == Dialect::SocketIoEcho {
             return self.echo(context, packet, attachments).map(|()| None);
         }
-        let is_connected = packet.namespace == "/" && self.session == Session::Connected;
+        let is_connected = self.is_connected(packet.namespace);
         match packet.kind {
             socketio::Kind::Connect if is_connected => return Err(MALFORMED),
             socketio::Kind::Connect => {
