@@ -21,6 +21,7 @@ use crate::api::{Limits, TurnSettings};
 use crate::base::{Time, limits};
 use crate::runtime::Choice;
 use crate::runtime::probe::Probe;
+use crate::store::sqlite;
 use crate::wire::deflate::Policy;
 use crate::wire::encoding;
 use crate::{api, conn, domain, hashing, shard, store};
@@ -248,8 +249,9 @@ impl Config {
 
     /// How the store is set.
     pub fn store_settings(&self) -> store::Settings {
-        let usual = store::Settings::new(&self.data);
-        store::Settings { queue_len_max: self.store_queue, cache_kib: self.store_cache_kib, ..usual }
+        let usual = sqlite::Settings::new(&self.data);
+        let settings = sqlite::Settings { queue_len_max: self.store_queue, cache_kib: self.store_cache_kib, ..usual };
+        store::Settings::Sqlite(settings)
     }
 
     /// Which store keeps the data, in words without secrets.
@@ -520,7 +522,8 @@ mod tests {
         let (usual, hashing) = (hashing::Settings::default(), config.hashing_settings());
         assert_eq!((hashing.threads, hashing.memory_kib), (usual.threads, usual.memory_kib));
         assert_eq!(hashing.queue_len_max, usual.queue_len_max);
-        assert_eq!(config.store_settings().cache_kib, store::Settings::new("x").cache_kib);
+        let store::Settings::Sqlite(embedded) = config.store_settings();
+        assert_eq!(embedded.cache_kib, sqlite::Settings::new("x").cache_kib);
         let (usual, encoding) = (encoding::Settings::default(), config.encoding_settings());
         assert_eq!((encoding.level, encoding.bytes_min), (usual.level, usual.bytes_min));
         let usual = api::Settings::default();
