@@ -3,6 +3,7 @@
 //! Each runs on a thread of its own; its folder says what bounds it. Deliberately absent: retries (askers repeat) and
 //! caching of rows (shards cache).
 
+pub mod postgres;
 pub mod sqlite;
 
 use std::fmt;
@@ -16,6 +17,7 @@ use crate::message::store::{Reply, Request};
 #[derive(Clone, Debug)]
 pub enum Settings {
     Sqlite(sqlite::Settings),
+    Postgres(Box<postgres::Settings>),
 }
 
 /// Why the store did not open. Each displays as one line for the operator.
@@ -31,6 +33,12 @@ pub enum OpenError {
     NewerSchema { path: PathBuf, found: u32, known: u32 },
     /// Anything else that SQLite or the system refused.
     Other { path: PathBuf, reason: String },
+    /// No connection to the database server, or none for this user.
+    Unreachable { at: String, reason: String },
+    /// A newer duet has written this database; nothing was touched.
+    NewerDatabase { at: String, found: u32, known: u32 },
+    /// There is a connection, but the database cannot be used by it.
+    Unusable { at: String, reason: String },
 }
 
 /// The open store.
@@ -46,6 +54,7 @@ pub struct Handle {
 pub fn open(settings: &Settings) -> Result<Handle, OpenError> {
     match settings {
         Settings::Sqlite(settings) => sqlite::open(settings),
+        Settings::Postgres(settings) => postgres::open(settings),
     }
 }
 
@@ -55,7 +64,7 @@ impl Handle {
         self.link.clone()
     }
 
-    /// Serves what was accepted, moves the log into the database, closes it and ends the thread. Blocks: not for a shard.
+    /// Serves what was accepted, closes the database and ends the thread. Blocks: not for a shard.
     pub fn stop(self) {
         self.link.close();
         // A panic would have aborted the process.
@@ -77,6 +86,11 @@ impl fmt::Display for OpenError {
                 path.display()
             ),
             Self::Other { path, reason } => write!(f, "the database cannot be opened: {}: {reason}", path.display()),
+            Self::Unreachable { at, reason } => write!(f, "the database cannot be reached: {at}: {reason}"),
+            Self::NewerDatabase { at, found, known } => {
+                write!(f, "the database is from a newer duet (schema {found}, this one knows up to {known}): {at}")
+            }
+            Self::Unusable { at, reason } => write!(f, "the database cannot be used: {at}: {reason}"),
         }
     }
 }
