@@ -35,6 +35,7 @@ export const UNLIMITED = {
 const running = new Set();
 const folders = new Set();
 const databases = new Set();
+let databasesMade = 0;
 process.on("exit", () => {
   running.forEach((child) => child.kill("SIGKILL"));
   databases.forEach((name) => sql(`DROP DATABASE IF EXISTS ${name} WITH (FORCE)`));
@@ -63,7 +64,7 @@ export function sql(statement, url = DATABASE_URL) {
 
 /** The URL of a new, empty database on the Postgres at `url`. */
 export function freshDatabase(url = DATABASE_URL) {
-  const name = `e2e_${process.pid}_${databases.size}`;
+  const name = `e2e_${process.pid}_${databasesMade++}`;
   sql(`CREATE DATABASE ${name}`, url);
   if (url === DATABASE_URL) databases.add(name);
   return url.replace(/\/[^/]*$/, `/${name}`);
@@ -130,7 +131,11 @@ export class Server {
     this.logAtLaunch = this.log.length;
     this.child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"], env: environment(this.database) });
     running.add(this.child);
-    const note = (text) => (this.log = (this.log + text).slice(-LOG_CHARS_MAX));
+    const note = (text) => {
+      const cut = Math.max(0, this.log.length + text.length - LOG_CHARS_MAX);
+      this.log = (this.log + text).slice(cut);
+      this.logAtLaunch = Math.max(0, this.logAtLaunch - cut);
+    };
     for (const stream of [this.child.stdout, this.child.stderr]) stream.setEncoding("utf8").on("data", note);
     this.exited = new Promise((resolve) => {
       this.child.once("error", (error) => resolve({ code: null, signal: String(error) }));

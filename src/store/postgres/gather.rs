@@ -13,11 +13,12 @@ use tokio::time::timeout;
 
 use super::connection::{Connection, Result as Queried};
 use super::pool::Pool;
+use crate::message::store::Reply;
 
 /// Keys of one statement.
 const KEYS_MAX: usize = 256;
 
-type Found<V> = Result<Option<V>, String>;
+type Found<V> = Result<Option<V>, Reply>;
 
 /// Reads of one kind: what `fetch` finds for keys.
 pub(super) struct Gather<K, V, F> {
@@ -43,14 +44,14 @@ where
     /// What there is for `key`.
     ///
     /// # Errors
-    /// Why it could not be read.
+    /// The reply to who asked.
     pub async fn get(self: &Rc<Self>, key: K) -> Found<V> {
         let (sender, receiver) = oneshot::channel();
         self.waiting.borrow_mut().push((key, sender));
         if !self.is_running.replace(true) {
             spawn_local(self.clone().run());
         }
-        receiver.await.unwrap_or_else(|_| Err("the read was given up".to_owned()))
+        receiver.await.unwrap_or_else(|_| Err(Reply::Failed("the read was given up".to_owned())))
     }
 
     /// Statement after statement, until nobody waits.
@@ -72,13 +73,13 @@ where
         }
     }
 
-    async fn read(&self, keys: &[K]) -> Result<Vec<(K, V)>, String> {
-        let lease = self.pool.reader().await?;
+    async fn read(&self, keys: &[K]) -> Result<Vec<(K, V)>, Reply> {
+        let lease = self.pool.reader().await.map_err(|_| Reply::Away)?;
         let found = match timeout(self.within, (self.fetch)(&lease, keys)).await {
             Ok(found) => found,
-            Err(_) => return Err("the database did not answer in time".to_owned()),
+            Err(_) => return Err(Reply::Failed("the database did not answer in time".to_owned())),
         };
         lease.served();
-        found.map_err(|error| error.to_string())
+        found.map_err(|error| Reply::Failed(error.to_string()))
     }
 }

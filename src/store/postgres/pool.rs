@@ -40,10 +40,12 @@ struct State {
     idle: Vec<Rc<Connection>>,
     writers: usize,
     waiting: VecDeque<oneshot::Sender<Lease>>,
-    /// Why there is none, as last heard.
-    reason: String,
     was_reached: bool,
 }
+
+/// No connection stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Away;
 
 /// What a connection is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -77,8 +79,8 @@ impl Pool {
     /// A connection for reads, shared; when there is none, one for writes.
     ///
     /// # Errors
-    /// Why there is no connection.
-    pub async fn reader(self: &Rc<Self>) -> Result<Lease, String> {
+    /// The database is away.
+    pub async fn reader(self: &Rc<Self>) -> Result<Lease, Away> {
         let reader = self.state.borrow().reader.clone().filter(|reader| reader.is_usable());
         match reader {
             Some(connection) => Ok(self.lease(connection, Role::Read)),
@@ -89,8 +91,8 @@ impl Pool {
     /// A connection for one write alone, waiting until one is idle.
     ///
     /// # Errors
-    /// Why there is no connection.
-    pub async fn writer(self: &Rc<Self>) -> Result<Lease, String> {
+    /// The database is away.
+    pub async fn writer(self: &Rc<Self>) -> Result<Lease, Away> {
         let waiting = {
             let mut state = self.state.borrow_mut();
             while let Some(connection) = state.idle.pop() {
@@ -99,24 +101,23 @@ impl Pool {
                 }
             }
             if state.writers == 0 {
-                return Err(state.away());
+                return Err(Away);
             }
             let (sender, receiver) = oneshot::channel();
             state.waiting.push_back(sender);
             receiver
         };
-        waiting.await.map_err(|_| self.state.borrow().away())
+        waiting.await.map_err(|_| Away)
     }
 
-    /// Why everybody is refused, while no connection stands.
-    pub fn away(&self) -> Option<String> {
-        let state = self.state.borrow();
-        (state.reader.is_none() && state.writers == 0).then(|| state.away())
+    /// Whether no connection stands.
+    pub fn is_away(&self) -> bool {
+        self.state.borrow().is_away()
     }
 
     /// Waits until the first connection is in its place.
     pub async fn stands(&self) {
-        while self.away().is_some() {
+        while self.is_away() {
             yield_now().await;
         }
     }
@@ -129,7 +130,7 @@ impl Pool {
         tls: MakeRustlsConnect,
         first: Option<Opened>,
     ) {
-        let (mut failures, mut opened) = (0, first.ok_or_else(String::new));
+        let (mut failures, mut opened) = (0, first.ok_or_else(|| "not tried yet".to_owned()));
         loop {
             match opened {
                 Ok(mut open) => {
@@ -141,10 +142,10 @@ impl Pool {
                             open.ended().await
                         }
                     };
-                    self.went(role, &open.connection, reason);
+                    self.went(role, &open.connection, &reason);
                 }
-                Err(reason) if !reason.is_empty() => self.state.borrow_mut().reason = reason,
-                Err(_) => {}
+                // Of all attempts of an outage the log hears only when it ends.
+                Err(reason) => tracing::debug!(reason, "the database cannot be reached"),
             }
             if failures > 0 {
                 sleep(Duration::from_millis(self.pause_ms(failures))).await;
@@ -166,7 +167,7 @@ impl Pool {
 
     fn came(self: &Rc<Self>, role: Role, connection: &Rc<Connection>) {
         let mut state = self.state.borrow_mut();
-        if state.reader.is_none() && state.writers == 0 && std::mem::replace(&mut state.was_reached, true) {
+        if state.is_away() && std::mem::replace(&mut state.was_reached, true) {
             tracing::info!("the database is back");
         }
         match role {
@@ -179,9 +180,8 @@ impl Pool {
         }
     }
 
-    fn went(&self, role: Role, connection: &Rc<Connection>, reason: String) {
+    fn went(&self, role: Role, connection: &Rc<Connection>, reason: &str) {
         let mut state = self.state.borrow_mut();
-        state.reason = reason;
         match role {
             Role::Read => state.reader = None,
             Role::Write => {
@@ -192,8 +192,8 @@ impl Pool {
         if state.writers == 0 {
             state.waiting.clear();
         }
-        if state.reader.is_none() && state.writers == 0 {
-            tracing::error!(reason = state.reason, "the database is away");
+        if state.is_away() {
+            tracing::error!(reason, "the database is away");
         }
     }
 
@@ -218,8 +218,8 @@ impl Pool {
 }
 
 impl State {
-    fn away(&self) -> String {
-        format!("the database is away: {}", self.reason)
+    fn is_away(&self) -> bool {
+        self.reader.is_none() && self.writers == 0
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use super::connection::{Connection, Result as Queried};
 use super::gather::Gather;
 use super::order::{Order, Turn, keys};
-use super::pool::{Lease, Pool};
+use super::pool::{Away, Lease, Pool};
 use super::{Settings, accounts, calls, pairs, sessions};
 use crate::base::{TokenHash, UserId};
 use crate::link::{Asked, Incoming};
@@ -63,8 +63,8 @@ pub(super) async fn run(pool: Rc<Pool>, settings: &Settings, mut incoming: Incom
         pool,
     });
     while let Some(Asked { request, answer }) = incoming.received().await {
-        if let Some(reason) = desk.pool.away() {
-            answer.send(Reply::Failed(reason));
+        if desk.pool.is_away() {
+            answer.send(Reply::Away);
             continue;
         }
         if desk.accepted.get() >= settings.queue_len_max {
@@ -106,18 +106,18 @@ where
         };
         let lease = match timeout(self.wait_max, ready).await {
             Ok(Ok(lease)) => lease,
-            Ok(Err(reason)) => return failed(reason),
+            Ok(Err(Away)) => return Outcome::Answered(Reply::Away),
             Err(_) => return failed("the request waited too long for the database".to_owned()),
         };
         match (request, lease) {
             (_, Some(lease)) => self.perform(lease, request).await,
             (Request::Session { token, .. }, None) => {
                 let found = self.sessions.get(*token).await;
-                found.map_or_else(failed, |login| Outcome::Answered(Reply::Session(login.map(Box::new))))
+                found.map_or_else(Outcome::Answered, |login| Outcome::Answered(Reply::Session(login.map(Box::new))))
             }
             (Request::Profile { user }, None) => {
                 let found = self.profiles.get(*user).await;
-                found.map_or_else(failed, |profile| Outcome::Answered(Reply::Profile(profile.map(Box::new))))
+                found.map_or_else(Outcome::Answered, |profile| Outcome::Answered(Reply::Profile(profile.map(Box::new))))
             }
             (_, None) => unreachable!("only gathered reads go without a connection of their own"),
         }
