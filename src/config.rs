@@ -494,6 +494,9 @@ mod tests {
         assert_eq!((hashing.threads, hashing.memory_kib), (usual.threads, usual.memory_kib));
         assert_eq!(hashing.queue_len_max, usual.queue_len_max);
         let store::Settings::Sqlite(embedded) = config.store_settings() else { panic!("the default is embedded") };
+        let usual = postgres::Settings::new(Address::decode("postgres://ann@h/d").unwrap());
+        let database = (config.database_pool_max, config.database_timeout_ms, config.database_query_timeout_ms);
+        assert_eq!(database, (usual.connections, usual.connect_ms_max, usual.query_ms_max));
         assert_eq!(embedded.cache_kib, sqlite::Settings::new("x").cache_kib);
         let (usual, encoding) = (encoding::Settings::default(), config.encoding_settings());
         assert_eq!((encoding.level, encoding.bytes_min), (usual.level, usual.bytes_min));
@@ -517,10 +520,14 @@ mod tests {
             "--stun-urls=stun:a",
             "--api-per-minute=0",
             "--log=info,duet::store=debug",
+            "--database-url=postgres://ann:north@db.example/duet",
+            "--database-pool-max=7",
         ]) else {
             panic!("all good")
         };
         assert_eq!((config.host.to_string().as_str(), config.shards, config.runtime), ("::", Some(4), Choice::Epoll));
+        let store::Settings::Postgres(database) = config.store_settings() else { panic!("a URL makes it Postgres") };
+        assert_eq!((database.connections, config.store_description()), (7, "postgres".to_owned()));
         assert_eq!(config.public_url.as_deref(), Some("https://api.example"));
         assert_eq!(config.allowed_origins, ["https://a.example", "capacitor://localhost"]);
         let proxies: Vec<_> = config.trusted_proxies.iter().map(ToString::to_string).collect();

@@ -92,12 +92,15 @@ export function run(args, { ms = START_MS, seccomp = false, database } = {}) {
 export async function freePort() {
   for (;;) {
     const port = 10_000 + Math.floor(Math.random() * 22_000);
-    const free = await new Promise((resolve) => {
-      const probe = net.createServer().once("error", () => resolve(false));
-      probe.listen(port, "127.0.0.1", () => probe.close(() => resolve(true)));
-    });
-    if (free) return port;
+    if (await isFree(port)) return port;
   }
+}
+
+function isFree(port) {
+  return new Promise((resolve) => {
+    const probe = net.createServer().once("error", () => resolve(false));
+    probe.listen(port, "127.0.0.1", () => probe.close(() => resolve(true)));
+  });
 }
 
 export function temporaryFolder() {
@@ -185,9 +188,11 @@ export class Server {
     return { ...end, ms: Date.now() - from };
   }
 
-  /** kill -9. */
+  /** kill -9. The kernel may take down the sockets of an io_uring a moment after its process. */
   async kill() {
-    return this.stop("SIGKILL");
+    const end = await this.stop("SIGKILL");
+    await eventually("the port is free again", () => isFree(this.port));
+    return end;
   }
 
   /** The last lines of its log, for failures. */

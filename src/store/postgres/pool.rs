@@ -41,6 +41,8 @@ struct State {
     writers: usize,
     waiting: VecDeque<oneshot::Sender<Lease>>,
     was_reached: bool,
+    /// Why the last attempt failed, so that the log hears each reason once.
+    reason: String,
 }
 
 /// No connection stands.
@@ -130,7 +132,7 @@ impl Pool {
         tls: MakeRustlsConnect,
         first: Option<Opened>,
     ) {
-        let (mut failures, mut opened) = (0, first.ok_or_else(|| "not tried yet".to_owned()));
+        let (mut failures, mut opened) = (0, first.ok_or_else(String::new));
         loop {
             match opened {
                 Ok(mut open) => {
@@ -144,8 +146,7 @@ impl Pool {
                     };
                     self.went(role, &open.connection, &reason);
                 }
-                // Of all attempts of an outage the log hears only when it ends.
-                Err(reason) => tracing::debug!(reason, "the database cannot be reached"),
+                Err(reason) => self.failed(reason),
             }
             if failures > 0 {
                 sleep(Duration::from_millis(self.pause_ms(failures))).await;
@@ -170,6 +171,7 @@ impl Pool {
         if state.is_away() && std::mem::replace(&mut state.was_reached, true) {
             tracing::info!("the database is back");
         }
+        state.reason.clear();
         match role {
             Role::Read => state.reader = Some(connection.clone()),
             Role::Write => {
@@ -194,6 +196,15 @@ impl Pool {
         }
         if state.is_away() {
             tracing::error!(reason, "the database is away");
+        }
+    }
+
+    /// An attempt to connect has failed; an empty reason stands for none so far.
+    fn failed(&self, reason: String) {
+        let mut state = self.state.borrow_mut();
+        if !reason.is_empty() && state.reason != reason {
+            tracing::warn!(reason, "the database cannot be reached");
+            state.reason = reason;
         }
     }
 
