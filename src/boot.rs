@@ -30,6 +30,11 @@ use crate::{hashing, store};
 pub fn run(config: &Config) -> Result<(), String> {
     logs::start(&config.log)?;
     abort_on_shared_panic();
+    if config.migrates_only {
+        store::open(&config.store_settings()).map_err(|error| error.to_string())?.stop();
+        tracing::info!(store = config.store_description(), "the schema is up to date");
+        return Ok(());
+    }
     give_large_blocks_back();
     let descriptors = raise_descriptor_limit();
     let cpus = usable_cpus();

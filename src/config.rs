@@ -3,6 +3,8 @@
 //! The only place that reads arguments and environment; `boot` reads the result, once. A flag beats its variable, and
 //! a blank value counts as none. All that is wrong is told at once, one line each. Not here: what the settings mean.
 
+mod flags;
+
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::net::IpAddr;
@@ -16,81 +18,17 @@ use clap::{Arg, ArgMatches, Command};
 use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
+use self::flags::{COMMAND, DATABASE_URL, FLAGS, Flag, MIGRATE, REDIS_URL, TURN_SECRET};
 use crate::api::settings::TURN_TTL_S;
 use crate::api::{Limits, TurnSettings};
 use crate::base::{Time, limits};
 use crate::runtime::Choice;
 use crate::runtime::probe::Probe;
+use crate::store::postgres::Address;
+use crate::store::{postgres, sqlite};
 use crate::wire::deflate::Policy;
 use crate::wire::encoding;
 use crate::{api, conn, domain, hashing, shard, store};
-
-/// Every flag, in the order of `--help`. Bounds stand in [`read`].
-#[rustfmt::skip]
-const FLAGS: [Flag; 43] = [
-    flag("port", "PORT", "3001", "TCP port; 0 lets the system choose one"),
-    flag("host", "HOST", "0.0.0.0", "Address to listen on; :: is all addresses, IPv4 and IPv6"),
-    flag("public-url", "API_BASE", "", "Where browsers reach this server, such as https://api.example.org"),
-    flag("allowed-origins", "ALLOWED_ORIGINS", "http://localhost:3000", "Origins whose pages may call, comma-separated"),
-    flag("trusted-proxies", "TRUSTED_PROXIES", "", "Proxies whose X-Forwarded-For is believed, addresses or networks, comma-separated"),
-    flag("environment", "NODE_ENV", "default", "production: redirect to HTTPS; development: no limit on requests; else any name"),
-    flag("data", "DATA_DIR", "./data", "Folder of the database"),
-    flag("paywall", "PAYWALL", "off", "on: only who paid or has an invite code may queue and call; off"),
-    flag("shards", "SHARDS", "auto", "Threads that serve connections; auto is one per usable core"),
-    flag("runtime", "RUNTIME", "auto", "uring, epoll, or auto: io_uring where it is allowed"),
-    flag("turn-urls", "TURN_URLS", "", "TURN servers for callers, comma-separated, such as turn:turn.example.org:3478"),
-    flag(TURN_SECRET, "TURN_SECRET", "", "Secret shared with the TURN servers; other users of the machine can read arguments, so use the variable"),
-    flag("stun-urls", "STUN_URLS", "", "STUN servers for callers, comma-separated, such as stun:turn.example.org:3478"),
-    flag("signups-per-hour", "SIGNUPS_PER_HOUR", "30", "Sign-ups of one address; 0 is no limit"),
-    flag("logins-per-hour", "LOGINS_PER_HOUR", "30", "Password checks of one address; 0 is no limit"),
-    flag("auth-failures", "AUTH_FAILURES", "6", "Failures to sign up or log in, of one address or account, per 10 minutes; 0 is no limit"),
-    flag("api-per-minute", "API_PER_MINUTE", "500", "Requests of one address to /room and /user; 0 is no limit"),
-    flag("turn-per-hour", "TURN_PER_HOUR", "60", "TURN credentials of one user; 0 is no limit"),
-    flag("connections-max", "CONNECTIONS_MAX", "10000", "Open connections of all clients"),
-    flag("user-connections-max", "USER_CONNECTIONS_MAX", "8", "Open connections of one user; the oldest makes room"),
-    flag("event-rate", "EVENT_RATE", "100", "Events a connection may send per second in the long run; 0 is no limit"),
-    flag("event-burst", "EVENT_BURST", "500", "Events a connection may send at once"),
-    flag("ping-interval-ms", "PING_INTERVAL_MS", "25000", "Pause between heartbeats, ms"),
-    flag("ping-timeout-ms", "PING_TIMEOUT_MS", "60000", "Time to answer a heartbeat, ms"),
-    flag("unbound-timeout-ms", "UNBOUND_TIMEOUT_MS", "30000", "Time to authenticate a connection, ms"),
-    flag("http-compression-level", "HTTP_COMPRESSION_LEVEL", "6", "Compression of HTTP responses, 1 (fast) to 9 (small); 0 is none"),
-    flag("http-compression-threshold", "HTTP_COMPRESSION_THRESHOLD", "1024", "Smallest response body that is compressed, bytes"),
-    flag("message-bytes-max", "MESSAGE_BYTES_MAX", "1000000", "Longest message of a client, and payload by polling, bytes"),
-    flag("socket-path", "SOCKET_PATH", "/socket.io/", "Where Socket.IO is spoken"),
-    flag("deflate-level", "DEFLATE_LEVEL", "6", "Compression of WebSocket messages, 1 (fast) to 9 (small); 0 is none"),
-    flag("deflate-threshold", "DEFLATE_THRESHOLD", "1024", "Shorter WebSocket messages are not compressed, bytes"),
-    flag("deflate-context-takeover", "DEFLATE_CONTEXT_TAKEOVER", "off", "on: smaller messages, for up to 344 KiB of memory per connection; off"),
-    flag("user-cache-max", "USER_CACHE_MAX", "50000", "Profiles kept in memory"),
-    flag("session-cache-max", "SESSION_CACHE_MAX", "50000", "Sessions kept in memory"),
-    flag("hash-threads", "HASH_THREADS", "2", "Passwords hashed at the same time"),
-    flag("hash-memory-kib", "HASH_MEMORY_KIB", "19456", "Memory of one password hash, KiB"),
-    flag("hash-queue", "HASH_QUEUE", "64", "Passwords that may wait to be hashed"),
-    flag("store-queue", "STORE_QUEUE", "16384", "Requests that may wait for the store"),
-    flag("store-cache-kib", "STORE_CACHE_KIB", "32768", "Memory for pages of the database, KiB"),
-    flag("log", "LOG_LEVEL", "info", "error, warn, info, debug, trace, or a filter such as info,duet::store=debug"),
-    flag("stop-seconds", "STOP_SECONDS", "10", "Time that an orderly stop may take, seconds"),
-    flag(DATABASE_URL, "DATABASE_URL", "", "Not supported yet: must not be set"),
-    flag(REDIS_URL, "REDIS_URL", "", "Not supported yet: must not be set"),
-];
-
-/// One line of the table. An empty default is none.
-struct Flag {
-    name: &'static str,
-    variable: &'static str,
-    default: &'static str,
-    help: &'static str,
-}
-
-const fn flag(name: &'static str, variable: &'static str, default: &'static str, help: &'static str) -> Flag {
-    Flag { name, variable, default, help }
-}
-
-/// Its value is never shown.
-const TURN_SECRET: &str = "turn-secret";
-/// Refused when set, so that nobody's data goes somewhere else than he believes; not in `--help`.
-const DATABASE_URL: &str = "database-url";
-/// The same: two instances without a common Redis would each see half of the users.
-const REDIS_URL: &str = "redis-url";
 
 /// All settings, checked. Times in the unit that the name ends with; a rate of 0 is no limit.
 pub struct Config {
@@ -102,8 +40,18 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// `production` and `development` mean something, other names nothing.
     pub environment: String,
-    /// The folder of the database.
+    /// The folder of the embedded database.
     pub data: PathBuf,
+    /// `None`: the embedded database.
+    pub database: Option<Address>,
+    /// At least 2.
+    pub database_pool_max: usize,
+    /// To connect, and to wait for a connection.
+    pub database_timeout_ms: u64,
+    /// Of one request.
+    pub database_query_timeout_ms: u64,
+    /// Only bring the schema up to date.
+    pub migrates_only: bool,
     pub paywall: bool,
     /// `None`: one per usable core.
     pub shards: Option<u16>,
@@ -248,13 +196,23 @@ impl Config {
 
     /// How the store is set.
     pub fn store_settings(&self) -> store::Settings {
-        let usual = store::Settings::new(&self.data);
-        store::Settings { queue_len_max: self.store_queue, cache_kib: self.store_cache_kib, ..usual }
+        if let Some(address) = &self.database {
+            return store::Settings::Postgres(Box::new(postgres::Settings {
+                address: address.clone(),
+                queue_len_max: self.store_queue,
+                connections: self.database_pool_max,
+                connect_ms_max: self.database_timeout_ms,
+                query_ms_max: self.database_query_timeout_ms,
+            }));
+        }
+        let usual = sqlite::Settings::new(&self.data);
+        let settings = sqlite::Settings { queue_len_max: self.store_queue, cache_kib: self.store_cache_kib, ..usual };
+        store::Settings::Sqlite(settings)
     }
 
     /// Which store keeps the data, in words without secrets.
     pub fn store_description(&self) -> String {
-        "sqlite".to_owned()
+        if self.database.is_some() { "postgres" } else { "sqlite" }.to_owned()
     }
 
     /// How the pool that hashes passwords is set.
@@ -277,7 +235,7 @@ pub fn settings_table() -> Vec<(String, String, String, String)> {
         let default = text(arg.get_default_values().first().map(|value| value.as_ref()));
         (flag, text(arg.get_env()), default, arg.get_help().map(ToString::to_string).unwrap_or_default())
     };
-    command.get_arguments().filter(|arg| !arg.is_hide_set()).map(row).collect()
+    command.get_arguments().filter(|arg| !arg.is_hide_set() && !arg.is_positional()).map(row).collect()
 }
 
 /// The command line, made of the table.
@@ -285,13 +243,19 @@ fn command() -> Command {
     let arg = |flag: &Flag| {
         let arg = Arg::new(flag.name).long(flag.name).env(flag.variable).help(flag.help).value_name("VALUE");
         let arg = arg.hide_env_values(true);
-        let arg = arg.hide([DATABASE_URL, REDIS_URL].contains(&flag.name));
+        let arg = arg.hide(flag.name == REDIS_URL);
         if flag.default.is_empty() { arg } else { arg.default_value(flag.default) }
     };
     Command::new("duet")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Self-hosted backend of one-to-one video chat")
         .after_help("Every setting is also read from the environment variable named with it; a flag beats it.")
+        .arg(
+            Arg::new(COMMAND)
+                .value_name("COMMAND")
+                .value_parser([MIGRATE])
+                .help("migrate: bring the schema up to date, and end"),
+        )
         .args(FLAGS.iter().map(arg))
 }
 
@@ -318,6 +282,11 @@ fn read(reader: &mut Reader) -> Config {
         trusted_proxies: reader.list("trusted-proxies", "must be an IP address or a network like 10.0.0.0/8", network),
         environment: reader.text("environment").to_owned(),
         data: reader.text("data").into(),
+        database: reader.database(),
+        database_pool_max: reader.number("database-pool-max", 2..=1_000),
+        database_timeout_ms: reader.number("database-timeout", 100..=HOUR_MS),
+        database_query_timeout_ms: reader.number("database-query-timeout", 100..=HOUR_MS),
+        migrates_only: reader.matches.get_one::<String>(COMMAND).is_some_and(|command| command == MIGRATE),
         paywall: reader.one("paywall", "must be on or off", switch).unwrap_or(false),
         shards: reader.one("shards", "must be auto or a number from 1 to 1024", count).flatten(),
         runtime: reader.one("runtime", "must be auto, uring or epoll", parsed).unwrap_or_default(),
@@ -369,9 +338,6 @@ fn read(reader: &mut Reader) -> Config {
 
 /// Names what another server may have been given and this one cannot use. Its value may hold a password: not shown.
 fn refuse_unsupported(reader: &mut Reader) {
-    if !reader.text(DATABASE_URL).is_empty() {
-        reader.errors.push("DATABASE_URL is set: Postgres is not supported yet in this version; unset it".to_owned());
-    }
     if !reader.text(REDIS_URL).is_empty() {
         reader.errors.push("REDIS_URL is set: Redis is not supported yet in this version; unset it".to_owned());
     }
@@ -412,6 +378,13 @@ impl Reader<'_> {
             self.fault(name, &given, rule);
         }
         value
+    }
+
+    /// The URL of the database, if one is given. It holds a password: an error does not repeat it.
+    fn database(&mut self) -> Option<Address> {
+        let address = Some(self.text(DATABASE_URL)).filter(|url| !url.is_empty()).map(Address::decode)?;
+        let refused = |rule| self.errors.push(format!("--{DATABASE_URL} (DATABASE_URL): {rule}"));
+        address.map_err(refused).ok()
     }
 
     /// Values between commas, blanks left out.
@@ -520,7 +493,11 @@ mod tests {
         let (usual, hashing) = (hashing::Settings::default(), config.hashing_settings());
         assert_eq!((hashing.threads, hashing.memory_kib), (usual.threads, usual.memory_kib));
         assert_eq!(hashing.queue_len_max, usual.queue_len_max);
-        assert_eq!(config.store_settings().cache_kib, store::Settings::new("x").cache_kib);
+        let store::Settings::Sqlite(embedded) = config.store_settings() else { panic!("the default is embedded") };
+        let usual = postgres::Settings::new(Address::decode("postgres://ann@h/d").unwrap());
+        let database = (config.database_pool_max, config.database_timeout_ms, config.database_query_timeout_ms);
+        assert_eq!(database, (usual.connections, usual.connect_ms_max, usual.query_ms_max));
+        assert_eq!(embedded.cache_kib, sqlite::Settings::new("x").cache_kib);
         let (usual, encoding) = (encoding::Settings::default(), config.encoding_settings());
         assert_eq!((encoding.level, encoding.bytes_min), (usual.level, usual.bytes_min));
         let usual = api::Settings::default();
@@ -543,10 +520,14 @@ mod tests {
             "--stun-urls=stun:a",
             "--api-per-minute=0",
             "--log=info,duet::store=debug",
+            "--database-url=postgres://ann:north@db.example/duet",
+            "--database-pool-max=7",
         ]) else {
             panic!("all good")
         };
         assert_eq!((config.host.to_string().as_str(), config.shards, config.runtime), ("::", Some(4), Choice::Epoll));
+        let store::Settings::Postgres(database) = config.store_settings() else { panic!("a URL makes it Postgres") };
+        assert_eq!((database.connections, config.store_description()), (7, "postgres".to_owned()));
         assert_eq!(config.public_url.as_deref(), Some("https://api.example"));
         assert_eq!(config.allowed_origins, ["https://a.example", "capacitor://localhost"]);
         let proxies: Vec<_> = config.trusted_proxies.iter().map(ToString::to_string).collect();
@@ -570,13 +551,16 @@ mod tests {
             "--event-burst=-1",
             "--http-compression-level=10",
             "--log=info,=,",
-            "--database-url=postgres://user:password@host/db",
+            "--database-url=postgres://user:s3cret@host:port/db",
         ]);
         assert_eq!(lines[0], "duet: --host (HOST) is \"here\": must be an IP address");
         assert_eq!(lines[1], "duet: --port (PORT) is \"70000\": must be a number from 0 to 65535");
         assert_eq!(lines.len(), 16, "{lines:#?}");
-        assert!(lines[14].starts_with("duet: DATABASE_URL is set: Postgres is not supported yet"), "{lines:#?}");
-        assert!(!lines.concat().contains("password"));
+        assert!(
+            lines.iter().any(|line| line.starts_with("duet: --database-url (DATABASE_URL): must be")),
+            "{lines:#?}"
+        );
+        assert!(!lines.concat().contains("s3cret"));
     }
 
     #[test]
@@ -599,9 +583,10 @@ mod tests {
         let exit = Config::from_args(["duet", "--help"]).err().expect("help");
         assert_eq!(exit.code, 0);
         let table = settings_table();
-        assert_eq!(table.len(), FLAGS.len() - 2);
+        assert_eq!(table.len(), FLAGS.len() - 1);
         for (flag, variable, default, help) in table {
             assert!(exit.text.contains(&flag) && exit.text.contains(&format!("[env: {variable}]")), "{flag}");
+            assert!(!flag.contains("command"));
             assert!(default.is_empty() || exit.text.contains(&format!("[default: {default}]")), "{flag}");
             assert!(!help.is_empty());
         }

@@ -69,8 +69,8 @@ pub fn spawn(name: &str, serve: impl FnOnce() + Send + 'static) -> io::Result<Jo
 }
 
 impl<Request, Reply> Link<Request, Reply> {
-    /// Puts `request` into the queue, now: what one thread asks is served in the order of its calls, whenever (and
-    /// whether) the replies are awaited.
+    /// Puts `request` into the queue, now: what one thread asks is taken out in the order of its calls, whenever (and
+    /// whether) the replies are awaited. A server that overlaps requests says which keep that order.
     pub fn ask(&self, request: Request) -> Pending<Reply> {
         let (sender, receiver) = oneshot::channel();
         let asked = Asked { request, answer: Answer(sender) };
@@ -100,6 +100,16 @@ impl<Request, Reply> Incoming<Request, Reply> {
     pub fn receive(&mut self) -> Option<Asked<Request, Reply>> {
         loop {
             match self.queue.blocking_recv()? {
+                Item::Asked(asked) => return Some(asked),
+                Item::Close => self.queue.close(),
+            }
+        }
+    }
+
+    /// The next request, awaiting one; `None` as of [`Incoming::receive`].
+    pub async fn received(&mut self) -> Option<Asked<Request, Reply>> {
+        loop {
+            match self.queue.recv().await? {
                 Item::Asked(asked) => return Some(asked),
                 Item::Close => self.queue.close(),
             }

@@ -1,6 +1,11 @@
-//! The store: the suite that every database must pass, and what is SQLite's own: files, locks, crashes, full disks.
+//! The store: the suite that every database must pass, what is SQLite's own (files, locks, crashes, full disks), and what
+//! is Postgres's own (TLS, schema, a server that goes away).
 #![cfg(feature = "server")]
 
+#[path = "store/postgres.rs"]
+mod postgres;
+#[path = "store/proxy.rs"]
+mod proxy;
 #[path = "store/sqlite.rs"]
 mod sqlite;
 #[path = "store/suite.rs"]

@@ -62,7 +62,7 @@ const PLACES: &[(&str, &[&str], &str)] = &[
 ];
 
 /// Where tokio may be named at all: the runtime, the backend thread's own I/O, and the wait for a signal.
-const TOKIO: &[&str] = &["runtime/", "cluster/", "boot", "main"];
+const TOKIO: &[&str] = &["runtime/", "cluster/", "store/postgres/", "boot", "main"];
 /// Who may read a clock: the clock; and hashing, whose requests age in real time on threads that no simulation runs.
 const CLOCKS: &[&str] = &["shard/clock.rs", "hashing"];
 /// Who may name serde: those whose bytes are JSON, the protocols' own handshakes included.

@@ -55,7 +55,7 @@ pub trait Host {
     fn settings(&self) -> &Settings;
     /// Lends the shard's generator.
     fn draw<T>(&self, draw: impl FnOnce(&mut Random) -> T) -> T;
-    /// Asks the store. `Reply::Failed` has been logged and turned into `Unavailable`.
+    /// Asks the store. `Reply::Failed` and `Reply::Away` have been logged and turned into `Unavailable`.
     async fn store(&self, request: store::Request) -> Result<store::Reply, Unavailable>;
     /// The login of a token, from the cache or the store; `None` when there is none (it may be expired or inactive).
     async fn login(&self, token: &Token) -> Result<Option<Login>, Unavailable>;

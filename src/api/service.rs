@@ -15,6 +15,7 @@ const CONTRACT_VERSION: &str = "1.0.0";
 /// `GET /`: a greeting. The shape is the contract's; the store that is really used stands beside its `databases`.
 pub fn root<H: Host>(call: &Call<'_, H>) -> Response {
     let settings = call.settings();
+    let postgres = if settings.store == "postgres" { "connected" } else { "not configured" };
     let body = json!({
         "name": "duet",
         "version": CONTRACT_VERSION,
@@ -29,7 +30,7 @@ pub fn root<H: Host>(call: &Call<'_, H>) -> Response {
             "payment": "/payment",
             "admin": "/admin",
         },
-        "databases": { "postgresql": "not configured", "redis": "not configured" },
+        "databases": { "postgresql": postgres, "redis": "not configured" },
         "store": settings.store,
         "message": "The server is running. Pages talk to it through the endpoints above.",
     });

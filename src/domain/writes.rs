@@ -73,7 +73,7 @@ impl Domain {
     /// The store has answered a write.
     pub(super) fn stored(&mut self, now: Time, ticket: u64, reply: Option<Reply>, out: &mut Effects) {
         let reply = match reply {
-            None | Some(Reply::Failed(_)) => {
+            None | Some(Reply::Failed(_) | Reply::Away) => {
                 if let Some(pending) = self.writes.pending.get_mut(&ticket) {
                     pending.failed = true;
                     self.timers.insert((now + WRITE_RETRY_MS, Timer::RetryWrites));

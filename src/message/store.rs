@@ -1,7 +1,9 @@
 //! What the shards ask of the store, and what it answers. Every store speaks exactly this.
 //!
 //! A write is durable when its reply is sent. Repeating a write with the same ids changes nothing (a retry after a
-//! lost reply is safe). `Reply::Failed` means that nothing of the request was stored.
+//! lost reply is safe). `Reply::Failed` and `Reply::Away` mean that nothing of the request was stored; no reply at all
+//! means that nobody knows.
+//! Requests that name the same user, e-mail or invite code are served in the order of asking; others may overlap.
 
 use std::net::IpAddr;
 
@@ -66,6 +68,8 @@ pub enum Reply {
         callee: Metrics,
     },
     History(Vec<HistoryEntry>),
+    /// The database is away, which the store has logged; nothing was changed.
+    Away,
     /// The store could not do it; nothing was changed. The text is for the log, never for a client.
     Failed(String),
 }

@@ -70,6 +70,8 @@ impl Stores {
                 tracing::error!(reason, "the store failed");
                 Err(Unavailable)
             }
+            // Told to the log once, not by each of thousands.
+            Ok(Reply::Away) => Err(Unavailable),
             Ok(reply) => Ok(reply),
             Err(error) => {
                 tracing::warn!(?error, "the store does not answer");

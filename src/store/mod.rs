@@ -1,43 +1,23 @@
-//! The embedded store: SQLite on a thread of its own, behind the same link and messages as any other store.
+//! The stores, each behind the same link and messages: SQLite inside the process, or a Postgres.
 //!
-//! Here is its face; `open` does all that can fail while somebody is there to read why. Bounds: the link's queue, the
-//! batch, the page cache. Deliberately absent: retries (askers repeat), caching of rows (shards cache), clocks.
+//! Each runs on a thread of its own; its folder says what bounds it. Deliberately absent: retries (askers repeat) and
+//! caching of rows (shards cache).
 
-mod accounts;
-mod calls;
-mod codes;
-mod column;
-mod pairs;
-mod schema;
-mod sessions;
-mod sqlite;
+pub mod postgres;
+pub mod sqlite;
 
+use std::fmt;
 use std::path::PathBuf;
 use std::thread::JoinHandle;
-use std::{fmt, io};
 
-use crate::base::limits::STORE_QUEUE_MAX;
-use crate::link::{self, Link};
+use crate::link::Link;
 use crate::message::store::{Reply, Request};
 
-/// Where the data lives, and what it may take.
+/// Which store, and what it may take.
 #[derive(Clone, Debug)]
-pub struct Settings {
-    /// The folder of the database; made, for its owner only, if it is not there.
-    pub folder: PathBuf,
-    /// Requests that may wait.
-    pub queue_len_max: usize,
-    /// Requests that share one commit, so that they share its wait for the disk; at least 1.
-    pub batch_len_max: usize,
-    /// Memory for pages of the database, KiB.
-    pub cache_kib: u32,
-}
-
-impl Settings {
-    /// The usual bounds, with the data in `folder`.
-    pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into(), queue_len_max: STORE_QUEUE_MAX, batch_len_max: 256, cache_kib: 32 * 1024 }
-    }
+pub enum Settings {
+    Sqlite(sqlite::Settings),
+    Postgres(Box<postgres::Settings>),
 }
 
 /// Why the store did not open. Each displays as one line for the operator.
@@ -53,6 +33,12 @@ pub enum OpenError {
     NewerSchema { path: PathBuf, found: u32, known: u32 },
     /// Anything else that SQLite or the system refused.
     Other { path: PathBuf, reason: String },
+    /// No connection to the database server, or none for this user.
+    Unreachable { at: String, reason: String },
+    /// A newer duet has written this database; nothing was touched.
+    NewerDatabase { at: String, found: u32, known: u32 },
+    /// There is a connection, but the database cannot be used by it.
+    Unusable { at: String, reason: String },
 }
 
 /// The open store.
@@ -66,12 +52,10 @@ pub struct Handle {
 /// # Errors
 /// See [`OpenError`].
 pub fn open(settings: &Settings) -> Result<Handle, OpenError> {
-    let store = schema::open(settings)?;
-    let batch_len_max = settings.batch_len_max.max(1);
-    let (link, incoming) = link::link(settings.queue_len_max);
-    let thread = link::spawn("store", move || sqlite::run(store, incoming, batch_len_max));
-    let failed = |error: io::Error| OpenError::Other { path: settings.folder.clone(), reason: error.to_string() };
-    Ok(Handle { link, thread: thread.map_err(failed)? })
+    match settings {
+        Settings::Sqlite(settings) => sqlite::open(settings),
+        Settings::Postgres(settings) => postgres::open(settings),
+    }
 }
 
 impl Handle {
@@ -80,7 +64,7 @@ impl Handle {
         self.link.clone()
     }
 
-    /// Serves what was accepted, moves the log into the database, closes it and ends the thread. Blocks: not for a shard.
+    /// Serves what was accepted, closes the database and ends the thread. Blocks: not for a shard.
     pub fn stop(self) {
         self.link.close();
         // A panic would have aborted the process.
@@ -102,6 +86,11 @@ impl fmt::Display for OpenError {
                 path.display()
             ),
             Self::Other { path, reason } => write!(f, "the database cannot be opened: {}: {reason}", path.display()),
+            Self::Unreachable { at, reason } => write!(f, "the database cannot be reached: {at}: {reason}"),
+            Self::NewerDatabase { at, found, known } => {
+                write!(f, "the database is from a newer duet (schema {found}, this one knows up to {known}): {at}")
+            }
+            Self::Unusable { at, reason } => write!(f, "the database cannot be used: {at}: {reason}"),
         }
     }
 }

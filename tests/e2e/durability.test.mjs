@@ -173,7 +173,7 @@ describe("a start that cannot work", { concurrency: 4 }, () => {
   });
 
   it("a data folder that another duet uses", async (t) => {
-    const server = await Server.start();
+    const server = await Server.start({}, { database: null });
     t.after(() => server.kill());
     await fails(await args({ data: server.flags.data }), /data|use|lock/i);
   });

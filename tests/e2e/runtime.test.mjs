@@ -6,7 +6,7 @@ import { describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
 import { Cast, hangUp, say } from "./cast.mjs";
 import { request } from "./client.mjs";
-import { Server, run } from "./server.mjs";
+import { DATABASE_URL, Server, run } from "./server.mjs";
 
 const README = fileURLToPath(new URL("../../README.md", import.meta.url));
 const FIRST_LINES = 12;
@@ -49,7 +49,7 @@ describe("runtime", { concurrency: 3, timeout: 120_000 }, () => {
       const { printed, health } = await callOn({ runtime, shards: 3 }, { seccomp: false });
       assert.match(printed, new RegExp(runtime, "i"));
       assert.match(printed, /3 shards|shards[=: ]+3/i);
-      assert.match(printed, /sqlite/i, "the store is named");
+      assert.match(printed, DATABASE_URL ? /postgres/i : /sqlite/i, "the store is named");
       assert.match(health, new RegExp(runtime));
     });
   }

@@ -1,9 +1,10 @@
 // The server under test as a process: start, wait until it serves, stop, kill, start again on the same data.
 //
 // Which build and how it runs comes from the environment, so that one suite runs in every configuration:
-// DUET_BIN (the binary), DUET_RUNTIME (auto, uring, epoll), DUET_SHARDS, DUET_SECCOMP=1 (io_uring forbidden).
+// DUET_BIN (the binary), DUET_RUNTIME (auto, uring, epoll), DUET_SHARDS, DUET_SECCOMP=1 (io_uring forbidden),
+// DUET_DATABASE_URL (a Postgres where each server gets a database of its own; without it each has its folder).
 
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import http from "node:http";
 import net from "node:net";
@@ -21,6 +22,7 @@ export const BIN = process.env.DUET_BIN ?? join(TARGET, "release/duet");
 export const RUNTIME = process.env.DUET_RUNTIME ?? "auto";
 export const SHARDS = process.env.DUET_SHARDS ?? "2";
 export const SECCOMP = process.env.DUET_SECCOMP === "1";
+export const DATABASE_URL = process.env.DUET_DATABASE_URL;
 
 /** Flags that take limits out of the way; addresses may be chosen by `X-Forwarded-For`. */
 export const UNLIMITED = {
@@ -32,8 +34,11 @@ export const UNLIMITED = {
 
 const running = new Set();
 const folders = new Set();
+const databases = new Set();
+let databasesMade = 0;
 process.on("exit", () => {
   running.forEach((child) => child.kill("SIGKILL"));
+  databases.forEach((name) => sql(`DROP DATABASE IF EXISTS ${name} WITH (FORCE)`));
   folders.forEach((folder) => rmSync(folder, { recursive: true, force: true }));
 });
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.once(signal, () => process.exit(1));
@@ -46,16 +51,30 @@ function commandLine(flags, seccomp, binary) {
 }
 
 /** Only what the server may need: no setting of the surrounding shell leaks into it. */
-function environment() {
+function environment(database) {
   const kept = ["PATH", "HOME", "TMPDIR", "RUST_BACKTRACE", "LD_LIBRARY_PATH"];
-  return Object.fromEntries(kept.filter((name) => name in process.env).map((name) => [name, process.env[name]]));
+  const passed = Object.fromEntries(kept.filter((name) => name in process.env).map((name) => [name, process.env[name]]));
+  return database ? { ...passed, DATABASE_URL: database } : passed;
+}
+
+/** Runs one statement on the Postgres under test and gives what it printed. */
+export function sql(statement, url = DATABASE_URL) {
+  return execFileSync("psql", [url, "--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--command", statement], { encoding: "utf8" }).trim();
+}
+
+/** The URL of a new, empty database on the Postgres at `url`. */
+export function freshDatabase(url = DATABASE_URL) {
+  const name = `e2e_${process.pid}_${databasesMade++}`;
+  sql(`CREATE DATABASE ${name}`, url);
+  if (url === DATABASE_URL) databases.add(name);
+  return url.replace(/\/[^/]*$/, `/${name}`);
 }
 
 /** Runs the binary to its end: `{code, stdout, stderr}`. Killed after `ms`, then `code` is null. */
-export function run(args, { ms = START_MS, seccomp = false } = {}) {
+export function run(args, { ms = START_MS, seccomp = false, database } = {}) {
   const [program, words] = seccomp ? ["python3", [join(HERE, "seccomp.py"), BIN, ...args]] : [BIN, args];
   return new Promise((resolve, reject) => {
-    const child = spawn(program, words, { stdio: ["ignore", "pipe", "pipe"], env: environment() });
+    const child = spawn(program, words, { stdio: ["ignore", "pipe", "pipe"], env: environment(database) });
     running.add(child);
     const out = { stdout: "", stderr: "" };
     for (const stream of ["stdout", "stderr"]) child[stream].setEncoding("utf8").on("data", (text) => (out[stream] += text));
@@ -73,12 +92,15 @@ export function run(args, { ms = START_MS, seccomp = false } = {}) {
 export async function freePort() {
   for (;;) {
     const port = 10_000 + Math.floor(Math.random() * 22_000);
-    const free = await new Promise((resolve) => {
-      const probe = net.createServer().once("error", () => resolve(false));
-      probe.listen(port, "127.0.0.1", () => probe.close(() => resolve(true)));
-    });
-    if (free) return port;
+    if (await isFree(port)) return port;
   }
+}
+
+function isFree(port) {
+  return new Promise((resolve) => {
+    const probe = net.createServer().once("error", () => resolve(false));
+    probe.listen(port, "127.0.0.1", () => probe.close(() => resolve(true)));
+  });
 }
 
 export function temporaryFolder() {
@@ -89,15 +111,16 @@ export function temporaryFolder() {
 
 export class Server {
   /** Starts a server and waits until it answers. `flags` override the defaults of the configuration. */
-  static async start(flags = {}, { seccomp = SECCOMP, binary = BIN } = {}) {
-    const server = new Server(flags, seccomp, binary);
+  static async start(flags = {}, { seccomp = SECCOMP, binary = BIN, database = DATABASE_URL && freshDatabase() } = {}) {
+    const server = new Server(flags, seccomp, binary, database);
     server.port = flags.port ?? (await freePort());
     await server.launch();
     return server;
   }
 
-  constructor(flags, seccomp, binary) {
+  constructor(flags, seccomp, binary, database) {
     this.binary = binary;
+    this.database = database;
     this.folder = temporaryFolder();
     this.flags = { host: "127.0.0.1", runtime: RUNTIME, shards: SHARDS, data: join(this.folder, "data"), ...UNLIMITED, ...flags };
     this.seccomp = seccomp;
@@ -109,9 +132,13 @@ export class Server {
     if (!existsSync(this.binary)) throw new Error(`there is no server to test at ${this.binary}: cargo build --release first`);
     const [program, args] = commandLine({ ...this.flags, port: this.port }, this.seccomp, this.binary);
     this.logAtLaunch = this.log.length;
-    this.child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"], env: environment() });
+    this.child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"], env: environment(this.database) });
     running.add(this.child);
-    const note = (text) => (this.log = (this.log + text).slice(-LOG_CHARS_MAX));
+    const note = (text) => {
+      const cut = Math.max(0, this.log.length + text.length - LOG_CHARS_MAX);
+      this.log = (this.log + text).slice(cut);
+      this.logAtLaunch = Math.max(0, this.logAtLaunch - cut);
+    };
     for (const stream of [this.child.stdout, this.child.stderr]) stream.setEncoding("utf8").on("data", note);
     this.exited = new Promise((resolve) => {
       this.child.once("error", (error) => resolve({ code: null, signal: String(error) }));
@@ -161,9 +188,11 @@ export class Server {
     return { ...end, ms: Date.now() - from };
   }
 
-  /** kill -9. */
+  /** kill -9. The kernel may take down the sockets of an io_uring a moment after its process. */
   async kill() {
-    return this.stop("SIGKILL");
+    const end = await this.stop("SIGKILL");
+    await eventually("the port is free again", () => isFree(this.port));
+    return end;
   }
 
   /** The last lines of its log, for failures. */

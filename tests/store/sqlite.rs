@@ -11,19 +11,24 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use duet::base::{Random, UserId};
 use duet::link::LinkError;
 use duet::message::store::{Reply, Request};
-use duet::store::{self, Handle, OpenError, Settings};
+use duet::store::sqlite::Settings;
+use duet::store::{self, Handle, OpenError};
 use futures_lite::future::block_on;
 use rusqlite::Connection;
 
 use super::suite::FACTS;
 use super::world::{Fact, Folder, NOW, Person, World};
 
+fn try_open(folder: &Path) -> Result<Handle, OpenError> {
+    store::open(&store::Settings::Sqlite(Settings::new(folder)))
+}
+
 fn open(folder: &Path) -> Handle {
-    store::open(&Settings::new(folder)).unwrap_or_else(|error| panic!("{error}"))
+    try_open(folder).unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn refusal(folder: &Path) -> OpenError {
-    store::open(&Settings::new(folder)).err().expect("it must not open")
+    try_open(folder).err().expect("it must not open")
 }
 
 fn database(folder: &Path) -> Connection {
@@ -303,7 +308,7 @@ fn child_signs_up_until_killed() {
     if folder.trim_end().is_empty() {
         return;
     }
-    let handle = match store::open(&Settings::new(folder.trim_end())) {
+    let handle = match try_open(Path::new(folder.trim_end())) {
         Ok(handle) => handle,
         Err(error) => return println!("\nrefused {error}"),
     };

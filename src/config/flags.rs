@@ -1,0 +1,76 @@
+//! The table of settings: flag, environment variable, default and meaning of each. README and `--help` show the same.
+//!
+//! Not here: bounds and forms, which `config.rs` checks.
+
+/// Every flag, in the order of `--help`. Bounds stand where they are read.
+#[rustfmt::skip]
+pub(super) const FLAGS: [Flag; 46] = [
+    flag("port", "PORT", "3001", "TCP port; 0 lets the system choose one"),
+    flag("host", "HOST", "0.0.0.0", "Address to listen on; :: is all addresses, IPv4 and IPv6"),
+    flag("public-url", "API_BASE", "", "Where browsers reach this server, such as https://api.example.org"),
+    flag("allowed-origins", "ALLOWED_ORIGINS", "http://localhost:3000", "Origins whose pages may call, comma-separated"),
+    flag("trusted-proxies", "TRUSTED_PROXIES", "", "Proxies whose X-Forwarded-For is believed, addresses or networks, comma-separated"),
+    flag("environment", "NODE_ENV", "default", "production: redirect to HTTPS; development: no limit on requests; else any name"),
+    flag("data", "DATA_DIR", "./data", "Folder of the database"),
+    flag("paywall", "PAYWALL", "off", "on: only who paid or has an invite code may queue and call; off"),
+    flag("shards", "SHARDS", "auto", "Threads that serve connections; auto is one per usable core"),
+    flag("runtime", "RUNTIME", "auto", "uring, epoll, or auto: io_uring where it is allowed"),
+    flag("turn-urls", "TURN_URLS", "", "TURN servers for callers, comma-separated, such as turn:turn.example.org:3478"),
+    flag(TURN_SECRET, "TURN_SECRET", "", "Secret shared with the TURN servers; other users of the machine can read arguments, so use the variable"),
+    flag("stun-urls", "STUN_URLS", "", "STUN servers for callers, comma-separated, such as stun:turn.example.org:3478"),
+    flag("signups-per-hour", "SIGNUPS_PER_HOUR", "30", "Sign-ups of one address; 0 is no limit"),
+    flag("logins-per-hour", "LOGINS_PER_HOUR", "30", "Password checks of one address; 0 is no limit"),
+    flag("auth-failures", "AUTH_FAILURES", "6", "Failures to sign up or log in, of one address or account, per 10 minutes; 0 is no limit"),
+    flag("api-per-minute", "API_PER_MINUTE", "500", "Requests of one address to /room and /user; 0 is no limit"),
+    flag("turn-per-hour", "TURN_PER_HOUR", "60", "TURN credentials of one user; 0 is no limit"),
+    flag("connections-max", "CONNECTIONS_MAX", "10000", "Open connections of all clients"),
+    flag("user-connections-max", "USER_CONNECTIONS_MAX", "8", "Open connections of one user; the oldest makes room"),
+    flag("event-rate", "EVENT_RATE", "100", "Events a connection may send per second in the long run; 0 is no limit"),
+    flag("event-burst", "EVENT_BURST", "500", "Events a connection may send at once"),
+    flag("ping-interval-ms", "PING_INTERVAL_MS", "25000", "Pause between heartbeats, ms"),
+    flag("ping-timeout-ms", "PING_TIMEOUT_MS", "60000", "Time to answer a heartbeat, ms"),
+    flag("unbound-timeout-ms", "UNBOUND_TIMEOUT_MS", "30000", "Time to authenticate a connection, ms"),
+    flag("http-compression-level", "HTTP_COMPRESSION_LEVEL", "6", "Compression of HTTP responses, 1 (fast) to 9 (small); 0 is none"),
+    flag("http-compression-threshold", "HTTP_COMPRESSION_THRESHOLD", "1024", "Smallest response body that is compressed, bytes"),
+    flag("message-bytes-max", "MESSAGE_BYTES_MAX", "1000000", "Longest message of a client, and payload by polling, bytes"),
+    flag("socket-path", "SOCKET_PATH", "/socket.io/", "Where Socket.IO is spoken"),
+    flag("deflate-level", "DEFLATE_LEVEL", "6", "Compression of WebSocket messages, 1 (fast) to 9 (small); 0 is none"),
+    flag("deflate-threshold", "DEFLATE_THRESHOLD", "1024", "Shorter WebSocket messages are not compressed, bytes"),
+    flag("deflate-context-takeover", "DEFLATE_CONTEXT_TAKEOVER", "off", "on: smaller messages, for up to 344 KiB of memory per connection; off"),
+    flag("user-cache-max", "USER_CACHE_MAX", "50000", "Profiles kept in memory"),
+    flag("session-cache-max", "SESSION_CACHE_MAX", "50000", "Sessions kept in memory"),
+    flag("hash-threads", "HASH_THREADS", "2", "Passwords hashed at the same time"),
+    flag("hash-memory-kib", "HASH_MEMORY_KIB", "19456", "Memory of one password hash, KiB"),
+    flag("hash-queue", "HASH_QUEUE", "64", "Passwords that may wait to be hashed"),
+    flag(DATABASE_URL, "DATABASE_URL", "", "Postgres that keeps the data instead of the folder, postgres://user:password@host/database?sslmode=verify-full; its password is safer in the variable"),
+    flag("database-pool-max", "DATABASE_POOL_MAX", "4", "Connections to Postgres: one for reads, the others for writes"),
+    flag("database-timeout", "DATABASE_TIMEOUT", "10000", "Time to connect to Postgres, and to wait for a connection, ms"),
+    flag("database-query-timeout", "DATABASE_QUERY_TIMEOUT", "10000", "Time of one request to Postgres, ms"),
+    flag("store-queue", "STORE_QUEUE", "16384", "Requests that may wait for the store"),
+    flag("store-cache-kib", "STORE_CACHE_KIB", "32768", "Memory for pages of the database in the folder, KiB"),
+    flag("log", "LOG_LEVEL", "info", "error, warn, info, debug, trace, or a filter such as info,duet::store=debug"),
+    flag("stop-seconds", "STOP_SECONDS", "10", "Time that an orderly stop may take, seconds"),
+    flag(REDIS_URL, "REDIS_URL", "", "Not supported yet: must not be set"),
+];
+
+/// One line of the table. An empty default is none.
+pub(super) struct Flag {
+    pub name: &'static str,
+    pub variable: &'static str,
+    pub default: &'static str,
+    pub help: &'static str,
+}
+
+const fn flag(name: &'static str, variable: &'static str, default: &'static str, help: &'static str) -> Flag {
+    Flag { name, variable, default, help }
+}
+
+/// What to do, if not to serve.
+pub(super) const COMMAND: &str = "command";
+pub(super) const MIGRATE: &str = "migrate";
+/// Its value is never shown.
+pub(super) const TURN_SECRET: &str = "turn-secret";
+/// The same.
+pub(super) const DATABASE_URL: &str = "database-url";
+/// Refused when set: two instances without a common Redis would each see half of the users. Not in `--help`.
+pub(super) const REDIS_URL: &str = "redis-url";

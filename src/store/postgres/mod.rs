@@ -1,0 +1,114 @@
+//! The store on Postgres: a thread with a tokio runtime of its own, behind the same link and messages as any other store.
+//!
+//! Here is its face; `open` does all that can fail while somebody is there to read why. Bounds: requests under way,
+//! connections, and the times of the settings. Once open it outlives its database: while that is away requests fail at
+//! once, and it is met again without help. Deliberately absent: clocks (times are counted, not read).
+
+mod accounts;
+mod address;
+mod calls;
+mod codes;
+mod column;
+mod connection;
+mod gather;
+mod order;
+mod pairs;
+mod pool;
+mod schema;
+mod serve;
+mod sessions;
+mod tls;
+
+use std::rc::Rc;
+use std::sync::mpsc;
+
+use tokio::runtime::Builder;
+use tokio::task::{LocalSet, spawn_local};
+
+pub use self::address::Address;
+
+use self::pool::{Pool, Role};
+use super::{Handle, OpenError};
+use crate::base::Random;
+use crate::base::limits::STORE_QUEUE_MAX;
+use crate::link::{self, Incoming};
+use crate::message::store::{Reply, Request};
+
+/// The connection for reads. It is not the first: that one can do both while it is alone.
+const READER: usize = 1;
+
+/// Where the database is, and what it may take.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub address: Address,
+    /// Requests that may wait.
+    pub queue_len_max: usize,
+    /// At least 2: one for reads, the others for writes.
+    pub connections: usize,
+    /// Time to connect, and time that a request waits for its turn and a connection, ms.
+    pub connect_ms_max: u64,
+    /// Time of one request on a connection, ms.
+    pub query_ms_max: u64,
+}
+
+impl Settings {
+    /// The usual bounds, with the database at `address`.
+    pub fn new(address: Address) -> Self {
+        let (connect_ms_max, query_ms_max) = (10_000, 10_000);
+        Self { address, queue_len_max: STORE_QUEUE_MAX, connections: 4, connect_ms_max, query_ms_max }
+    }
+}
+
+/// Connects, brings the schema up to date and leaves the serving to a thread.
+pub(super) fn open(settings: &Settings) -> Result<Handle, OpenError> {
+    let at = settings.address.to_string();
+    let unusable = |reason: String| OpenError::Unusable { at: at.clone(), reason };
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|error| unusable(format!("the system gives no entropy: {error}")))?;
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| unusable(error.to_string()))?;
+    let (link, incoming) = link::link(settings.queue_len_max);
+    let (opened, opens) = mpsc::channel();
+    let settings = settings.clone();
+    let thread = link::spawn("store", move || {
+        let random = Random::from_entropy(seed);
+        LocalSet::new().block_on(&runtime, run(settings, random, incoming, &opened));
+    });
+    let thread = thread.map_err(|error| unusable(error.to_string()))?;
+    // The thread tells, or a panic there aborts the process.
+    opens.recv().unwrap_or_else(|_| Err(unusable("the store's thread has stopped".to_owned())))?;
+    Ok(Handle { link, thread })
+}
+
+/// Tells by `opened` whether it serves; if it does, serves until the link is closed and drained.
+async fn run(
+    settings: Settings,
+    random: Random,
+    incoming: Incoming<Request, Reply>,
+    opened: &mpsc::Sender<Result<(), OpenError>>,
+) {
+    let at = settings.address.to_string();
+    let begun = async {
+        let tls = tls::connector(&settings.address).map_err(|reason| OpenError::Unusable { at: at.clone(), reason })?;
+        let first = pool::open(&settings, tls.clone()).await;
+        let first = first.map_err(|reason| OpenError::Unreachable { at: at.clone(), reason })?;
+        schema::migrate(first.connection(), &at).await?;
+        Ok((tls, first))
+    };
+    let (tls, first) = match begun.await {
+        Ok(begun) => begun,
+        Err(error) => {
+            // Who asked waits for nothing else.
+            let _ = opened.send(Err(error));
+            return;
+        }
+    };
+    let (pool, settings) = (Pool::new(random), Rc::new(settings));
+    let mut first = Some(first);
+    for index in 0..settings.connections.max(2) {
+        let role = if index == READER { Role::Read } else { Role::Write };
+        spawn_local(pool.clone().keep(role, settings.clone(), tls.clone(), first.take()));
+    }
+    pool.stands().await;
+    let _ = opened.send(Ok(()));
+    serve::run(pool, &settings, incoming).await;
+}

@@ -1,0 +1,205 @@
+//! The desk: takes requests as they come, lets those that share nothing overlap, and answers each.
+//!
+//! A request waits for its turn, then for a connection, both within one bound; then it has the time of a query. An
+//! answer to a write is sent when it is durable. When nobody can know whether it is (the connection broke at its
+//! commit), its asker is told that by the answer's absence, and asks again: every write may be repeated. Deliberately
+//! absent: SQL (one file per group has it).
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::spawn_local;
+use tokio::time::timeout;
+
+use super::connection::{Connection, Result as Queried};
+use super::gather::Gather;
+use super::order::{Order, Turn, keys};
+use super::pool::{Away, Lease, Pool};
+use super::{Settings, accounts, calls, pairs, sessions};
+use crate::base::{TokenHash, UserId};
+use crate::link::{Asked, Incoming};
+use crate::message::model::Login;
+use crate::message::store::{Profile, Reply, Request};
+
+/// What the client waits longer than the server, ms: the server's own word is the better one.
+const GRACE_MS: u64 = 500;
+
+/// What serving a request needs.
+struct Desk<S, P> {
+    pool: Rc<Pool>,
+    order: Order,
+    sessions: Rc<Gather<TokenHash, Login, S>>,
+    profiles: Rc<Gather<UserId, Profile, P>>,
+    wait_max: Duration,
+    query_max: Duration,
+    accepted: Cell<usize>,
+    idle: Notify,
+}
+
+/// What came of a request.
+enum Outcome {
+    Answered(Reply),
+    /// It may or may not be stored.
+    Uncertain(String),
+}
+
+/// Serves until the link is closed and all is answered.
+pub(super) async fn run(pool: Rc<Pool>, settings: &Settings, mut incoming: Incoming<Request, Reply>) {
+    let query_max = Duration::from_millis(settings.query_ms_max + GRACE_MS);
+    let desk = Rc::new(Desk {
+        order: Order::default(),
+        sessions: Gather::new(pool.clone(), query_max, async |connection: &Connection, tokens: &[TokenHash]| {
+            sessions::find(connection, tokens).await
+        }),
+        profiles: Gather::new(pool.clone(), query_max, async |connection: &Connection, users: &[UserId]| {
+            accounts::profiles(connection, users).await
+        }),
+        wait_max: Duration::from_millis(settings.connect_ms_max),
+        query_max,
+        accepted: Cell::new(0),
+        idle: Notify::new(),
+        pool,
+    });
+    while let Some(Asked { request, answer }) = incoming.received().await {
+        if desk.pool.is_away() {
+            answer.send(Reply::Away);
+            continue;
+        }
+        if desk.accepted.get() >= settings.queue_len_max {
+            answer.send(Reply::Failed("too many requests are waiting for the database".to_owned()));
+            continue;
+        }
+        desk.accepted.set(desk.accepted.get() + 1);
+        // Its place is taken here, in the order of asking.
+        let turn = desk.order.enter(keys(&request));
+        let desk = desk.clone();
+        spawn_local(async move {
+            match desk.serve(&request, turn).await {
+                Outcome::Answered(reply) => answer.send(reply),
+                Outcome::Uncertain(reason) => tracing::warn!(reason, "whether a write was stored is not known"),
+            }
+            desk.accepted.set(desk.accepted.get() - 1);
+            desk.idle.notify_one();
+        });
+    }
+    while desk.accepted.get() > 0 {
+        desk.idle.notified().await;
+    }
+}
+
+impl<S, P> Desk<S, P>
+where
+    S: AsyncFn(&Connection, &[TokenHash]) -> Queried<Vec<(TokenHash, Login)>> + 'static,
+    P: AsyncFn(&Connection, &[UserId]) -> Queried<Vec<(UserId, Profile)>> + 'static,
+{
+    /// Carries out one request when its turn has come, and keeps the turn until then.
+    async fn serve(&self, request: &Request, mut turn: Turn) -> Outcome {
+        let ready = async {
+            turn.come().await;
+            match request {
+                Request::Session { .. } | Request::Profile { .. } => Ok(None),
+                request if is_read(request) => self.pool.reader().await.map(Some),
+                _ => self.pool.writer().await.map(Some),
+            }
+        };
+        let lease = match timeout(self.wait_max, ready).await {
+            Ok(Ok(lease)) => lease,
+            Ok(Err(Away)) => return Outcome::Answered(Reply::Away),
+            Err(_) => return failed("the request waited too long for the database".to_owned()),
+        };
+        match (request, lease) {
+            (_, Some(lease)) => self.perform(lease, request).await,
+            (Request::Session { token, .. }, None) => {
+                let found = self.sessions.get(*token).await;
+                found.map_or_else(Outcome::Answered, |login| Outcome::Answered(Reply::Session(login.map(Box::new))))
+            }
+            (Request::Profile { user }, None) => {
+                let found = self.profiles.get(*user).await;
+                found.map_or_else(Outcome::Answered, |profile| Outcome::Answered(Reply::Profile(profile.map(Box::new))))
+            }
+            (_, None) => unreachable!("only gathered reads go without a connection of their own"),
+        }
+    }
+
+    /// Runs the request's statements, in the time of a query.
+    async fn perform(&self, lease: Lease, request: &Request) -> Outcome {
+        let Ok(done) = timeout(self.query_max, dispatch(&lease, request)).await else {
+            let reason = "the database did not answer in time".to_owned();
+            return if is_read(request) { failed(reason) } else { Outcome::Uncertain(reason) };
+        };
+        lease.served();
+        match done {
+            Ok(reply) => Outcome::Answered(reply),
+            Err(error) if error.is_certain() || is_read(request) => failed(error.to_string()),
+            Err(error) => Outcome::Uncertain(error.to_string()),
+        }
+    }
+}
+
+/// The refusal that goes to the asker's log: nothing was stored.
+fn failed(reason: String) -> Outcome {
+    Outcome::Answered(Reply::Failed(reason))
+}
+
+/// Whether the request changes nothing.
+fn is_read(request: &Request) -> bool {
+    match request {
+        Request::Session { .. }
+        | Request::AccountByEmail { .. }
+        | Request::AccountByUser { .. }
+        | Request::Profile { .. }
+        | Request::Relations { .. }
+        | Request::Pair { .. }
+        | Request::History { .. } => true,
+        Request::SignUp(_)
+        | Request::Link { .. }
+        | Request::LogIn { .. }
+        | Request::SetSocials { .. }
+        | Request::SetCooldown { .. }
+        | Request::FinishCall(_)
+        | Request::Sweep { .. } => false,
+    }
+}
+
+/// Carries out one request on a connection; a write has it alone.
+async fn dispatch(connection: &Connection, request: &Request) -> Queried<Reply> {
+    match request {
+        Request::SignUp(sign_up) => accounts::sign_up(connection, sign_up).await,
+        Request::Session { token, .. } => {
+            let found = sessions::find(connection, &[*token]).await?.pop();
+            Ok(Reply::Session(found.map(|(_, login)| Box::new(login))))
+        }
+        Request::Link { user, token, email, password_hash, expires_at, now } => {
+            accounts::link(connection, (*user, *token), (email, password_hash), *expires_at, *now).await
+        }
+        Request::AccountByEmail { email } => accounts::by_email(connection, email).await,
+        Request::AccountByUser { user } => accounts::by_user(connection, *user).await,
+        Request::LogIn { user, session, now } => {
+            connection.transaction(async || sessions::log_in(connection, *user, session, *now).await).await
+        }
+        Request::Profile { user } => {
+            let found = accounts::profiles(connection, &[*user]).await?.pop();
+            Ok(Reply::Profile(found.map(|(_, profile)| Box::new(profile))))
+        }
+        Request::SetSocials { user, socials, now } => accounts::set_socials(connection, *user, socials, *now).await,
+        Request::Relations { user, now } => pairs::relations(connection, *user, *now).await,
+        Request::Pair { caller, callee, now } => pairs::pair(connection, *caller, *callee, *now).await,
+        Request::SetCooldown { pair, until } => {
+            pairs::set_cooldown(connection, *pair, *until).await?;
+            Ok(Reply::Done)
+        }
+        Request::FinishCall(call) => connection.transaction(async || calls::finish(connection, call).await).await,
+        Request::History { user, limit } => calls::history(connection, *user, *limit).await,
+        Request::Sweep { now } => {
+            connection
+                .transaction(async || {
+                    sessions::sweep(connection, *now).await?;
+                    pairs::sweep(connection, *now).await
+                })
+                .await?;
+            Ok(Reply::Done)
+        }
+    }
+}

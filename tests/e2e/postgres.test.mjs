@@ -1,0 +1,207 @@
+// duet on a Postgres of this suite's own, which it may kill: outages, starts that must fail, migrations.
+
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { join } from "node:path";
+import { after, describe, it } from "node:test";
+import { fileURLToPath } from "node:url";
+import { Cast, hangUp, lasting, say, within } from "./cast.mjs";
+import { freshAddress, request } from "./client.mjs";
+import { Server, eventually, freePort, freshDatabase, pause, run, sql, temporaryFolder } from "./server.mjs";
+
+const SCRIPT = fileURLToPath(new URL("../postgres", import.meta.url));
+const KILLS = 4;
+const REFUSAL_MS_MAX = 500;
+const PASSWORD = "correct horse";
+
+/** A Postgres that a test may kill; gone with its folder. */
+class Postgres {
+  constructor() {
+    this.folder = join(temporaryFolder(), "postgres");
+    // Its user must be able to come here.
+    execFileSync("chmod", ["711", join(this.folder, "..")]);
+    this.start();
+    after(() => this.do("stop"));
+  }
+
+  do(command) {
+    return execFileSync(SCRIPT, [command, this.folder], { encoding: "utf8" }).trim();
+  }
+
+  start() {
+    this.url = this.do("start");
+    this.runs = true;
+  }
+
+  kill() {
+    this.do("kill");
+    this.runs = false;
+  }
+
+  /** After a test that has failed halfway. */
+  mend() {
+    if (!this.runs) this.start();
+  }
+}
+
+const signUp = (server) =>
+  request(server.url, "POST", "/auth/guest", { body: { name: "Ada", gender: "female" }, address: freshAddress() });
+
+/** Signs people up until told to stop: what was acknowledged, and how the rest was refused. */
+function load(server) {
+  const run = { made: [], refused: new Map(), slowestRefusalMs: 0, ends: false };
+  const one = async () => {
+    while (!run.ends) {
+      const from = performance.now();
+      const { status, body, headers } = await signUp(server);
+      if (status === 200) run.made.push(body);
+      else {
+        run.refused.set(status, (run.refused.get(status) ?? 0) + 1);
+        run.slowestRefusalMs = Math.max(run.slowestRefusalMs, performance.now() - from);
+        assert.ok(Number(headers["retry-after"]) > 0, "a refusal says when to come back");
+        await pause(5);
+      }
+    }
+  };
+  const workers = Array.from({ length: 8 }, one);
+  run.stop = async () => {
+    run.ends = true;
+    await Promise.all(workers);
+  };
+  return run;
+}
+
+async function allThere(server, made) {
+  for (const { sessionToken, userId } of made) {
+    const { status, body } = await request(server.url, "GET", "/user/me", { token: sessionToken });
+    assert.deepEqual([status, body.userId], [200, userId]);
+  }
+}
+
+describe("Postgres", () => {
+  const postgres = new Postgres();
+
+  it(`kill -9 of Postgres under load, ${KILLS} times: nothing acknowledged is lost, and duet recovers`, { timeout: 180_000 }, async () => {
+    const server = await Server.start({}, { database: freshDatabase(postgres.url) });
+    try {
+      await Cast.play(server, "mixed", async (cast) => {
+        const running = load(server);
+        for (let round = 1; round <= KILLS; round++) {
+          const before = running.made.length;
+          await eventually("sign-ups go on", () => running.made.length >= before + 50, 20_000);
+          postgres.kill();
+          const refused = running.refused.get(503) ?? 0;
+          await eventually("sign-ups are refused", () => running.refused.get(503) > refused);
+          postgres.start();
+        }
+        const before = running.made.length;
+        await eventually("sign-ups go on", () => running.made.length >= before + 50, 20_000);
+        await running.stop();
+        assert.deepEqual([...running.refused.keys()], [503], "refused as unavailable, in no other way");
+        within(running.slowestRefusalMs, 0, 2_000, "ms of the slowest refusal");
+        await allThere(server, running.made);
+        await server.kill();
+        await server.launch();
+        await allThere(server, running.made);
+        const guest = await cast.online();
+        await guest.get("/user/me");
+      });
+    } finally {
+      await server.kill();
+      postgres.mend();
+    }
+  });
+
+  it("while Postgres is away a call goes on, and its end is stored once when it is back", { timeout: 120_000 }, async () => {
+    const database = freshDatabase(postgres.url);
+    const server = await Server.start({}, { database });
+    try {
+      await Cast.play(server, "mixed", async (cast) => {
+        const { caller, callee, room, startedAt } = await cast.call();
+        const bystander = await cast.online();
+        await bystander.get("/user/me");
+        await say(caller, callee, room, "before");
+        postgres.kill();
+        await eventually("the outage is noticed", async () => (await signUp(server)).status === 503);
+        await say(callee, caller, room, "meanwhile");
+        bystander.emit("presence:join");
+        bystander.emit("queue:join");
+        assert.equal((await request(server.url, "GET", "/health")).status, 200);
+        assert.equal((await bystander.http("GET", "/user/me")).status, 200, "a session in the cache keeps working");
+        const from = performance.now();
+        for (let i = 0; i < 20; i++) assert.equal((await signUp(server)).status, 503);
+        within((performance.now() - from) / 20, 0, REFUSAL_MS_MAX, "ms of a refusal");
+        await lasting(startedAt);
+        caller.emit("call:end", { roomId: room });
+        await caller.never("session:finalized", 1_500);
+        postgres.start();
+        const [mine, theirs] = await Promise.all([caller, callee].map((person) => person.next("session:finalized")));
+        assert.equal(mine.sessionId, theirs.sessionId);
+        for (const person of [caller, callee]) {
+          const { history } = await person.get("/room/history");
+          assert.deepEqual(history.map(({ sessionId, messages }) => [sessionId, messages.map(({ text }) => text)]), [[mine.sessionId, ["before", "meanwhile"]]]);
+          assert.equal((await person.get("/user/me")).sessionCount, 1);
+        }
+        assert.equal(sql("SELECT count(*) FROM chat_history", database), "2");
+      });
+    } finally {
+      await server.kill();
+      postgres.mend();
+    }
+  });
+
+  it("a duet that is stopped in a call stores it, and another on the same database knows everybody", { timeout: 60_000 }, async () => {
+    const server = await Server.start({}, { database: freshDatabase(postgres.url) });
+    try {
+      await Cast.play(server, "mixed", async (cast) => {
+        const { caller, callee, room, startedAt } = await cast.call();
+        const email = `${caller.id}@example.org`;
+        const body = { sessionToken: caller.token, email, password: PASSWORD };
+        assert.equal((await caller.http("POST", "/auth/link", { body })).status, 200);
+        await lasting(startedAt);
+        await hangUp(caller, callee, room);
+        server.mayEnd = true;
+        assert.equal((await server.stop()).code, 0, server.tail());
+        await server.launch();
+        assert.equal((await caller.get("/room/history")).history.length, 1);
+        const login = await request(server.url, "POST", "/auth/login", { body: { email, password: PASSWORD }, address: freshAddress() });
+        assert.deepEqual([login.status, login.body.userId], [200, caller.id]);
+      });
+    } finally {
+      await server.kill();
+    }
+  });
+
+  /** A start that fails, soon, with exactly one line that says why and not the password. */
+  async function fails(database, about, flags = {}) {
+    const args = Object.entries({ host: "127.0.0.1", port: await freePort(), shards: 1, data: join(temporaryFolder(), "data"), ...flags }).flatMap(([name, value]) => [`--${name}`, String(value)]);
+    const { code, stderr } = await run(args, { database });
+    assert.ok(code !== null && code !== 0, `exit code ${code}`);
+    assert.equal(stderr.split("\n").filter((line) => line.trim() !== "").length, 1, stderr);
+    assert.match(stderr, about);
+    assert.ok(!stderr.includes(new URL(postgres.url).password), stderr);
+  }
+
+  it("a database that cannot be reached", async () => {
+    const url = new URL(postgres.url);
+    url.port = await freePort();
+    await fails(url.href, /cannot be reached.*refused/);
+    url.port = new URL(postgres.url).port;
+    url.pathname = "/nosuch";
+    await fails(url.href, /cannot be reached.*nosuch/);
+    await fails(postgres.url.replace("/postgres", "/postgres?sslmode=verify-full"), /cannot be reached|certificate/);
+  });
+
+  it("a URL that is none", () => fails("postgres://ada:secret@host:port/db", /DATABASE_URL.*must be postgres:/));
+
+  it("duet migrate makes the schema and ends; a newer schema stops an older duet", async () => {
+    const database = freshDatabase(postgres.url);
+    const { code, stderr } = await run(["migrate"], { database });
+    assert.equal(code, 0, stderr);
+    const version = Number(sql("SELECT max(version) FROM schema_migrations", database));
+    assert.ok(version >= 1);
+    assert.equal((await run(["migrate"], { database })).code, 0, "nothing is left to do");
+    sql("INSERT INTO schema_migrations (version) VALUES (9999)", database);
+    await fails(database, /newer duet.*9999/);
+  });
+});
