@@ -10,6 +10,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Command};
@@ -21,13 +22,14 @@ use crate::api::{Limits, TurnSettings};
 use crate::base::{Time, limits};
 use crate::runtime::Choice;
 use crate::runtime::probe::Probe;
+use crate::telemetry::manager;
 use crate::wire::deflate::Policy;
 use crate::wire::encoding;
 use crate::{api, conn, domain, hashing, shard, store};
 
 /// Every flag, in the order of `--help`. Bounds stand in [`read`].
 #[rustfmt::skip]
-const FLAGS: [Flag; 43] = [
+const FLAGS: [Flag; 46] = [
     flag("port", "PORT", "3001", "TCP port; 0 lets the system choose one"),
     flag("host", "HOST", "0.0.0.0", "Address to listen on; :: is all addresses, IPv4 and IPv6"),
     flag("public-url", "API_BASE", "", "Where browsers reach this server, such as https://api.example.org"),
@@ -62,6 +64,9 @@ const FLAGS: [Flag; 43] = [
     flag("deflate-context-takeover", "DEFLATE_CONTEXT_TAKEOVER", "off", "on: smaller messages, for up to 344 KiB of memory per connection; off"),
     flag("user-cache-max", "USER_CACHE_MAX", "50000", "Profiles kept in memory"),
     flag("session-cache-max", "SESSION_CACHE_MAX", "50000", "Sessions kept in memory"),
+    flag("sweep-seconds", "SWEEP_SECONDS", "300", "Pause between two sweeps of what has expired, seconds"),
+    flag("memory-limit-mib", "MEMORY_LIMIT_MIB", "auto", "Memory the process should stay within, MiB; auto is what the system allows it"),
+    flag("memory-seconds", "MEMORY_SECONDS", "30", "Pause between two readings of the memory, seconds"),
     flag("hash-threads", "HASH_THREADS", "2", "Passwords hashed at the same time"),
     flag("hash-memory-kib", "HASH_MEMORY_KIB", "19456", "Memory of one password hash, KiB"),
     flag("hash-queue", "HASH_QUEUE", "64", "Passwords that may wait to be hashed"),
@@ -141,6 +146,10 @@ pub struct Config {
     pub user_cache_max: usize,
     /// The same.
     pub session_cache_max: usize,
+    pub sweep_seconds: u64,
+    /// `None`: what the system allows.
+    pub memory_limit_mib: Option<u64>,
+    pub memory_seconds: u64,
     pub hash_threads: usize,
     /// Of one hash; argon2 needs `hash_threads` times as much.
     pub hash_memory_kib: u32,
@@ -189,6 +198,7 @@ impl Config {
             connections_max: self.connections_max,
             user_cache_max: part(self.user_cache_max),
             session_cache_max: part(self.session_cache_max),
+            sweep: Duration::from_secs(self.sweep_seconds),
             stop_ms: self.stop_seconds * 1000,
         }
     }
@@ -244,6 +254,11 @@ impl Config {
     /// Which responses are compressed, and how much.
     fn encoding_settings(&self) -> encoding::Settings {
         encoding::Settings { level: self.http_compression_level, bytes_min: self.http_compression_threshold }
+    }
+
+    /// Bytes that the process should stay within, if anything says so.
+    pub fn memory_limit(&self) -> Option<u64> {
+        self.memory_limit_mib.map(|mib| mib * 1024 * 1024).or_else(manager::system_limit)
     }
 
     /// How the store is set.
@@ -348,6 +363,9 @@ fn read(reader: &mut Reader) -> Config {
         http_compression_threshold: reader.number("http-compression-threshold", 0..=1024 * 1024 * 1024),
         user_cache_max: reader.number("user-cache-max", 1..=100_000_000),
         session_cache_max: reader.number("session-cache-max", 1..=100_000_000),
+        sweep_seconds: reader.number("sweep-seconds", 1..=86_400),
+        memory_limit_mib: reader.one("memory-limit-mib", "must be auto or a number from 1", limit).flatten(),
+        memory_seconds: reader.number("memory-seconds", 1..=86_400),
         hash_threads: reader.number("hash-threads", 1..=256),
         hash_memory_kib: reader.number("hash-memory-kib", 8..=4 * 1024 * 1024),
         hash_queue: reader.number("hash-queue", 1..=65_536),
@@ -381,6 +399,8 @@ fn refuse_unsupported(reader: &mut Reader) {
 const RATE_MAX: u64 = 1_000_000;
 /// Longest message that may be allowed, bytes.
 const MESSAGE_BYTES_TOP: u64 = 64 * 1024 * 1024;
+/// More memory than any machine has, MiB.
+const MEBIBYTES_TOP: u64 = 1 << 40;
 /// Longest time of a connection's timers.
 const HOUR_MS: u64 = 3_600_000;
 
@@ -461,6 +481,14 @@ fn switch(text: &str) -> Option<bool> {
         "on" => Some(true),
         "off" => Some(false),
         _ => None,
+    }
+}
+
+/// A number of MiB; `Some(None)` leaves it to the system.
+fn limit(text: &str) -> Option<Option<u64>> {
+    match text {
+        "auto" => Some(None),
+        number => parsed(number).filter(|mib| (1..=MEBIBYTES_TOP).contains(mib)).map(Some),
     }
 }
 
