@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -17,10 +17,14 @@ use crate::base::ShardId;
 use crate::base::placement::Placement;
 use crate::config::Config;
 use crate::runtime::probe::{Probe, probe};
-use crate::runtime::{bind_all, give_large_blocks_back, raise_descriptor_limit, spawn_shard, usable_cpus};
+use crate::runtime::{
+    bind_all, give_free_memory_back, give_large_blocks_back, raise_descriptor_limit, spawn_shard, usable_cpus,
+};
 use crate::shard::clock::Clock;
 use crate::shard::{self, Envelope, Links, Start, abort_on_shared_panic};
 use crate::telemetry::logs;
+use crate::telemetry::manager::Level;
+use crate::telemetry::memory::Memory;
 use crate::{hashing, store};
 
 /// Runs the server until a signal stops it.
@@ -48,6 +52,7 @@ pub fn run(config: &Config) -> Result<(), String> {
     let links = Links { store: store.link(), hasher: pool.hasher() };
     let placement = Placement::new(shards);
     let (open, clock) = (Arc::new(AtomicUsize::new(0)), Clock::start());
+    let refusing = Arc::new(AtomicBool::new(false));
     let settings = Arc::new(config.shard_settings(&probe, shards, clock.now()));
     let (senders, inboxes) = shard::inboxes(placement);
     let mut threads = Vec::new();
@@ -63,13 +68,15 @@ pub fn run(config: &Config) -> Result<(), String> {
             links: links.clone(),
             settings: settings.clone(),
             open: open.clone(),
+            refusing: refusing.clone(),
         };
         let cpu = cpus[index % cpus.len()].filter(|_| usize::from(shards) <= cpus.len());
         let thread = spawn_shard(probe.kind, format!("shard-{index}"), cpu, move || shard::run(start));
         threads.push(thread.map_err(|error| format!("shard {index} cannot start: {error}"))?);
     }
     announce(config, bound, &probe, shards, descriptors);
-    wait_and_stop(&senders, threads, Duration::from_secs(config.stop_seconds))?;
+    let memory = watch_memory(&senders, config.memory_limit(), Duration::from_secs(config.memory_seconds), &refusing);
+    wait_and_stop(&senders, threads, Duration::from_secs(config.stop_seconds), memory)?;
     pool.stop();
     store.stop();
     tracing::info!("stopped");
@@ -91,11 +98,39 @@ fn announce(config: &Config, bound: SocketAddr, probe: &Probe, shards: u16, desc
     let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
 }
 
-/// Waits for SIGINT or SIGTERM, then stops the shards: first the calls of all, then the connections of all.
+/// Reads the process's memory every `period`. When it is short the shards shrink, and while that is not enough they turn
+/// new connections away: better than to be ended by the kernel with all that run. A change of level is logged.
+async fn watch_memory(senders: &[mpsc::Sender<Envelope>], limit: Option<u64>, period: Duration, refusing: &AtomicBool) {
+    let mut last = Level::Ok;
+    loop {
+        tokio::time::sleep(period).await;
+        let mut resident = Memory::read().resident;
+        let mut level = Level::of(resident, limit);
+        if level == Level::Critical {
+            tell_all(senders, |reply| Envelope::Shrink { reply }).await;
+            give_free_memory_back();
+            resident = Memory::read().resident;
+            level = Level::of(resident, limit);
+        }
+        refusing.store(level == Level::Critical, Ordering::Relaxed);
+        let line = level.line(resident, limit);
+        match level {
+            _ if level == last => tracing::debug!("{line}"),
+            Level::Ok => tracing::info!("{line}"),
+            Level::Warning => tracing::warn!("{line}"),
+            Level::Critical => tracing::error!("{line}; new connections are turned away"),
+        }
+        last = level;
+    }
+}
+
+/// Waits for SIGINT or SIGTERM, doing `meanwhile`, then stops the shards: first the calls of all, then the connections
+/// of all.
 fn wait_and_stop(
     senders: &[mpsc::Sender<Envelope>],
     threads: Vec<JoinHandle<()>>,
     stop_within: Duration,
+    meanwhile: impl Future<Output = ()>,
 ) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("signals cannot be waited for: {error}"))?;
@@ -105,6 +140,7 @@ fn wait_and_stop(
         tokio::select! {
             _ = interrupt.recv() => tracing::info!("stopping: interrupted"),
             _ = terminate.recv() => tracing::info!("stopping: asked to terminate"),
+            () = meanwhile => {}
         }
         let stop = async {
             tell_all(senders, |reply| Envelope::EndCalls { reply }).await;

@@ -12,6 +12,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Command};
@@ -26,6 +27,7 @@ use crate::runtime::Choice;
 use crate::runtime::probe::Probe;
 use crate::store::postgres::Address;
 use crate::store::{postgres, sqlite};
+use crate::telemetry::manager;
 use crate::wire::deflate::Policy;
 use crate::wire::encoding;
 use crate::{api, conn, domain, hashing, shard, store};
@@ -89,6 +91,10 @@ pub struct Config {
     pub user_cache_max: usize,
     /// The same.
     pub session_cache_max: usize,
+    pub sweep_seconds: u64,
+    /// `None`: what the system allows.
+    pub memory_limit_mib: Option<u64>,
+    pub memory_seconds: u64,
     pub hash_threads: usize,
     /// Of one hash; argon2 needs `hash_threads` times as much.
     pub hash_memory_kib: u32,
@@ -137,6 +143,7 @@ impl Config {
             connections_max: self.connections_max,
             user_cache_max: part(self.user_cache_max),
             session_cache_max: part(self.session_cache_max),
+            sweep: Duration::from_secs(self.sweep_seconds),
             stop_ms: self.stop_seconds * 1000,
         }
     }
@@ -192,6 +199,11 @@ impl Config {
     /// Which responses are compressed, and how much.
     fn encoding_settings(&self) -> encoding::Settings {
         encoding::Settings { level: self.http_compression_level, bytes_min: self.http_compression_threshold }
+    }
+
+    /// Bytes that the process should stay within, if anything says so.
+    pub fn memory_limit(&self) -> Option<u64> {
+        self.memory_limit_mib.map(|mib| mib * 1024 * 1024).or_else(manager::system_limit)
     }
 
     /// How the store is set.
@@ -317,6 +329,9 @@ fn read(reader: &mut Reader) -> Config {
         http_compression_threshold: reader.number("http-compression-threshold", 0..=1024 * 1024 * 1024),
         user_cache_max: reader.number("user-cache-max", 1..=100_000_000),
         session_cache_max: reader.number("session-cache-max", 1..=100_000_000),
+        sweep_seconds: reader.number("sweep-seconds", 1..=86_400),
+        memory_limit_mib: reader.one("memory-limit-mib", "must be auto or a number from 1", limit).flatten(),
+        memory_seconds: reader.number("memory-seconds", 1..=86_400),
         hash_threads: reader.number("hash-threads", 1..=256),
         hash_memory_kib: reader.number("hash-memory-kib", 8..=4 * 1024 * 1024),
         hash_queue: reader.number("hash-queue", 1..=65_536),
@@ -347,6 +362,8 @@ fn refuse_unsupported(reader: &mut Reader) {
 const RATE_MAX: u64 = 1_000_000;
 /// Longest message that may be allowed, bytes.
 const MESSAGE_BYTES_TOP: u64 = 64 * 1024 * 1024;
+/// More memory than any machine has, MiB.
+const MEBIBYTES_TOP: u64 = 1 << 40;
 /// Longest time of a connection's timers.
 const HOUR_MS: u64 = 3_600_000;
 
@@ -434,6 +451,14 @@ fn switch(text: &str) -> Option<bool> {
         "on" => Some(true),
         "off" => Some(false),
         _ => None,
+    }
+}
+
+/// A number of MiB; `Some(None)` leaves it to the system.
+fn limit(text: &str) -> Option<Option<u64>> {
+    match text {
+        "auto" => Some(None),
+        number => parsed(number).filter(|mib| (1..=MEBIBYTES_TOP).contains(mib)).map(Some),
     }
 }
 

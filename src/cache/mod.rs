@@ -62,6 +62,13 @@ impl<K: Hash + Eq, V> Cache<K, V> {
         self.entries.retain(|_, entry| entry.expires_at > now);
     }
 
+    /// Gives up the least recently used half, and tells how many entries that was.
+    pub fn shrink(&mut self) -> usize {
+        let evicted = self.entries.len().div_ceil(2);
+        (0..evicted).for_each(|_| drop(self.entries.pop_lru()));
+        evicted
+    }
+
     /// How many entries there are, expired ones included.
     pub fn len(&self) -> usize {
         self.entries.len()
@@ -104,6 +111,14 @@ mod tests {
         assert_eq!(cache.get(Time(0), &'b'), None);
         assert_eq!(cache.get(Time(0), &'a'), Some(&1));
         assert_eq!(cache.len(), 2);
+    }
+
+    #[test]
+    fn shrinking_gives_up_the_older_half() {
+        let mut cache = Cache::new(5);
+        (0..5).for_each(|key| cache.put(key, key, LATER));
+        assert_eq!((cache.shrink(), cache.len(), cache.get(Time(0), &4)), (3, 2, Some(&4)));
+        assert_eq!((cache.shrink(), cache.shrink(), cache.shrink(), cache.len()), (1, 1, 0, 0));
     }
 
     #[test]

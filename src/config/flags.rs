@@ -4,7 +4,7 @@
 
 /// Every flag, in the order of `--help`. Bounds stand where they are read.
 #[rustfmt::skip]
-pub(super) const FLAGS: [Flag; 46] = [
+pub(super) const FLAGS: [Flag; 49] = [
     flag("port", "PORT", "3001", "TCP port; 0 lets the system choose one"),
     flag("host", "HOST", "0.0.0.0", "Address to listen on; :: is all addresses, IPv4 and IPv6"),
     flag("public-url", "API_BASE", "", "Where browsers reach this server, such as https://api.example.org"),
@@ -39,6 +39,9 @@ pub(super) const FLAGS: [Flag; 46] = [
     flag("deflate-context-takeover", "DEFLATE_CONTEXT_TAKEOVER", "off", "on: smaller messages, for up to 344 KiB of memory per connection; off"),
     flag("user-cache-max", "USER_CACHE_MAX", "50000", "Profiles kept in memory"),
     flag("session-cache-max", "SESSION_CACHE_MAX", "50000", "Sessions kept in memory"),
+    flag("sweep-seconds", "SWEEP_SECONDS", "300", "Pause between two sweeps of what has expired, seconds"),
+    flag("memory-limit-mib", "MEMORY_LIMIT_MIB", "auto", "Memory the process should stay within, MiB; auto is what the system allows it"),
+    flag("memory-seconds", "MEMORY_SECONDS", "30", "Pause between two readings of the memory, seconds"),
     flag("hash-threads", "HASH_THREADS", "2", "Passwords hashed at the same time"),
     flag("hash-memory-kib", "HASH_MEMORY_KIB", "19456", "Memory of one password hash, KiB"),
     flag("hash-queue", "HASH_QUEUE", "64", "Passwords that may wait to be hashed"),

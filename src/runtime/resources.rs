@@ -31,6 +31,16 @@ pub fn give_large_blocks_back() {
     }
 }
 
+/// Gives back to the system what the allocator keeps of freed memory.
+#[allow(unsafe_code)]
+pub fn give_free_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim may be called at any time by any thread.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Raises the soft limit to the hard one if it is below `wanted`; the soft limit that holds then, 0 if unknown.
 #[allow(unsafe_code)]
 pub(super) fn raise(resource: Resource, wanted: u64) -> u64 {

@@ -37,6 +37,11 @@ impl Scratch {
         self.idle.borrow().len()
     }
 
+    /// Gives up the idle buffers but one.
+    pub fn shrink(&self) {
+        self.idle.borrow_mut().truncate(1);
+    }
+
     /// Takes a whole buffer, of which nothing is filled yet.
     pub(super) fn lend(&self) -> Lease {
         let buffer = self.idle.borrow_mut().pop();

@@ -40,7 +40,8 @@ pub async fn run(shard: Rc<Shard>, listener: Listener) {
 }
 
 fn welcome(shard: &Rc<Shard>, mut stream: Stream, peer: std::net::IpAddr) {
-    if shard.open.fetch_add(1, Ordering::Relaxed) >= shard.settings.connections_max {
+    let is_full = shard.open.fetch_add(1, Ordering::Relaxed) >= shard.settings.connections_max;
+    if is_full || shard.refusing.load(Ordering::Relaxed) {
         shard.open.fetch_sub(1, Ordering::Relaxed);
         let _ = stream.try_write(&mut [Bytes::from_static(FULL)].into());
         return;

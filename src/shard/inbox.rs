@@ -50,6 +50,8 @@ pub enum Envelope {
     SessionsEnded { user: UserId, except: TokenHash, reply: oneshot::Sender<()> },
     /// What is cached of the user is outdated.
     Forget { user: UserId, reply: oneshot::Sender<()> },
+    /// Memory is short: give up what can be read again.
+    Shrink { reply: oneshot::Sender<()> },
     /// This shard's share of the counts.
     Count { reply: oneshot::Sender<Live> },
     /// Accept nothing more; end and store all calls.
@@ -170,6 +172,11 @@ impl Shard {
             }
             Envelope::Forget { user, reply } => {
                 self.stores.forget(user);
+                let _ = reply.send(());
+            }
+            Envelope::Shrink { reply } => {
+                self.stores.shrink();
+                self.scratch.shrink();
                 let _ = reply.send(());
             }
             Envelope::Count { reply } => drop(reply.send(self.count())),

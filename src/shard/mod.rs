@@ -8,7 +8,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::time::Duration;
 
 use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::sync::{Notify, Semaphore};
@@ -62,6 +63,8 @@ pub struct Start {
     pub settings: Arc<Settings>,
     /// Connections of the whole process, against `settings.connections_max`.
     pub open: Arc<AtomicUsize>,
+    /// Memory is so short that new connections are turned away.
+    pub refusing: Arc<AtomicBool>,
 }
 
 /// How all shards are set.
@@ -76,6 +79,8 @@ pub struct Settings {
     pub user_cache_max: usize,
     /// Cache lines of one shard.
     pub session_cache_max: usize,
+    /// Pause between two sweeps.
+    pub sweep: Duration,
     /// Time that an orderly stop may take, milliseconds.
     pub stop_ms: u64,
 }
@@ -98,6 +103,7 @@ pub(crate) struct Shard {
     /// Leave to encode a long body.
     encodings: Semaphore,
     open: Arc<AtomicUsize>,
+    refusing: Arc<AtomicBool>,
     /// Connections that have ended, by reason.
     closed: RefCell<BTreeMap<&'static str, u64>>,
     stopping: Cell<bool>,
@@ -125,6 +131,7 @@ pub async fn run(start: Start) {
         scratch: Scratch::new(),
         encodings: Semaphore::new(COMPRESSIONS_MAX),
         open: start.open,
+        refusing: start.refusing,
         closed: RefCell::default(),
         stopping: Cell::new(false),
         stopped: Notify::new(),

@@ -125,6 +125,12 @@ impl Stores {
         self.profiles.borrow_mut().sweep(now);
     }
 
+    /// Gives up the older half of the caches.
+    pub fn shrink(&self) {
+        let (users, sessions) = (self.profiles.borrow_mut().shrink(), self.logins.borrow_mut().shrink());
+        tracing::debug!("[LRUCache] Evicted {users} users, {sessions} sessions");
+    }
+
     /// Size and effect of the caches: users, sessions.
     pub fn counts(&self) -> (CacheCounts, CacheCounts) {
         (counts(&self.profiles.borrow()), counts(&self.logins.borrow()))

@@ -3,7 +3,6 @@
 //! Each shard sweeps its own caches; the first asks the store, which removes a bounded number of rows each time.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use crate::base::ShardId;
 use crate::message::store::Request;
@@ -11,13 +10,10 @@ use crate::runtime::sleep;
 
 use super::Shard;
 
-/// Pause between two sweeps.
-const PERIOD: Duration = Duration::from_secs(300);
-
 /// Sweeps for ever.
 pub async fn run(shard: Rc<Shard>) {
     loop {
-        sleep(PERIOD).await;
+        sleep(shard.settings.sweep).await;
         let now = shard.now();
         shard.stores.sweep(now);
         if shard.id == ShardId(0) {

@@ -1,4 +1,5 @@
 //! What the process says of itself to its operator: logs and memory. Metrics come later.
 
 pub mod logs;
+pub mod manager;
 pub mod memory;
