@@ -383,6 +383,21 @@ fn address_in_use_is_detected_though_ports_are_shared() {
     assert_eq!(runtime::bind_all(address, 3).unwrap().len(), 3);
 }
 
+/// As after a kill -9: the kernel takes down what a ring held a moment after the process is gone.
+#[test]
+fn a_port_that_is_let_go_soon_is_waited_for() {
+    let (held, address) = local(1);
+    let (tried, asked) = std::sync::mpsc::channel();
+    let late = thread::spawn(move || {
+        asked.recv().unwrap();
+        thread::sleep(Duration::from_millis(200));
+        drop(held);
+    });
+    tried.send(()).unwrap();
+    assert_eq!(runtime::bind_all(address, 2).unwrap().len(), 2);
+    late.join().unwrap();
+}
+
 #[test]
 fn restart_binds_while_old_connections_linger() {
     let (listener, address) = local_one();

@@ -8,6 +8,8 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
+use std::thread;
+use std::time::Duration;
 
 use futures_lite::AsyncRead;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -16,6 +18,10 @@ use super::{Kind, Stream, stream, tasks};
 
 /// Connections the kernel holds for a shard that has not accepted them yet (it may allow fewer: `net.core.somaxconn`).
 const BACKLOG: i32 = 4096;
+
+/// How long a port in use may still be let go by a process that was killed, and how often that is tried.
+const FREED_WITHIN: Duration = Duration::from_secs(3);
+const FREED_TRY: Duration = Duration::from_millis(50);
 
 /// A non-blocking listener that shares its port with others of this process (`SO_REUSEPORT`).
 ///
@@ -36,9 +42,26 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// The first is bound without `SO_REUSEPORT`, so that a second instance on the port fails instead of stealing half the connections; it
 /// becomes shareable before the others join, so the port is never let go in between.
 ///
+/// A port in use is tried again for [`FREED_WITHIN`]: the kernel lets go of the sockets of a ring some time after the
+/// process that had it was killed, and its successor must not fail over that.
+///
 /// # Errors
-/// `AddrInUse` when anybody, this program included, listens there already; else as [`bind`].
+/// `AddrInUse` when anybody, this program included, still listens there then; else as [`bind`].
+#[allow(clippy::disallowed_methods, reason = "boot's thread sleeps, before any shard runs")]
 pub fn bind_all(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
+    let mut tries = FREED_WITHIN.as_millis() / FREED_TRY.as_millis();
+    loop {
+        match try_bind_all(address, count) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries > 0 => {
+                tries -= 1;
+                thread::sleep(FREED_TRY);
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+fn try_bind_all(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
     assert!(count >= 1, "at least one listener");
     let first = open(address)?;
     first.bind(&address.into())?;
