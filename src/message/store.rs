@@ -44,6 +44,28 @@ pub enum Request {
     Sweep { now: Time },
 }
 
+impl Request {
+    /// Whether it may change anything.
+    pub fn is_write(&self) -> bool {
+        match self {
+            Self::SignUp(_)
+            | Self::Link { .. }
+            | Self::LogIn { .. }
+            | Self::SetSocials { .. }
+            | Self::SetCooldown { .. }
+            | Self::FinishCall(_)
+            | Self::Sweep { .. } => true,
+            Self::Session { .. }
+            | Self::AccountByEmail { .. }
+            | Self::AccountByUser { .. }
+            | Self::Profile { .. }
+            | Self::Relations { .. }
+            | Self::Pair { .. }
+            | Self::History { .. } => false,
+        }
+    }
+}
+
 /// The answer to one request.
 #[derive(Clone, Debug)]
 pub enum Reply {

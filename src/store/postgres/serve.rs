@@ -100,7 +100,7 @@ where
             turn.come().await;
             match request {
                 Request::Session { .. } | Request::Profile { .. } => Ok(None),
-                request if is_read(request) => self.pool.reader().await.map(Some),
+                request if !request.is_write() => self.pool.reader().await.map(Some),
                 _ => self.pool.writer().await.map(Some),
             }
         };
@@ -127,12 +127,12 @@ where
     async fn perform(&self, lease: Lease, request: &Request) -> Outcome {
         let Ok(done) = timeout(self.query_max, dispatch(&lease, request)).await else {
             let reason = "the database did not answer in time".to_owned();
-            return if is_read(request) { failed(reason) } else { Outcome::Uncertain(reason) };
+            return if request.is_write() { Outcome::Uncertain(reason) } else { failed(reason) };
         };
         lease.served();
         match done {
             Ok(reply) => Outcome::Answered(reply),
-            Err(error) if error.is_certain() || is_read(request) => failed(error.to_string()),
+            Err(error) if error.is_certain() || !request.is_write() => failed(error.to_string()),
             Err(error) => Outcome::Uncertain(error.to_string()),
         }
     }
@@ -141,26 +141,6 @@ where
 /// The refusal that goes to the asker's log: nothing was stored.
 fn failed(reason: String) -> Outcome {
     Outcome::Answered(Reply::Failed(reason))
-}
-
-/// Whether the request changes nothing.
-fn is_read(request: &Request) -> bool {
-    match request {
-        Request::Session { .. }
-        | Request::AccountByEmail { .. }
-        | Request::AccountByUser { .. }
-        | Request::Profile { .. }
-        | Request::Relations { .. }
-        | Request::Pair { .. }
-        | Request::History { .. } => true,
-        Request::SignUp(_)
-        | Request::Link { .. }
-        | Request::LogIn { .. }
-        | Request::SetSocials { .. }
-        | Request::SetCooldown { .. }
-        | Request::FinishCall(_)
-        | Request::Sweep { .. } => false,
-    }
 }
 
 /// Carries out one request on a connection; a write has it alone.

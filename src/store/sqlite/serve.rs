@@ -39,7 +39,7 @@ fn serve(connection: &Connection, batch: Vec<Asked<Request, Reply>>) {
 /// Runs all in one transaction. An error means that nothing of it was stored.
 fn transact(connection: &Connection, requests: &[Request]) -> Result<Vec<Reply>> {
     // Taking the write lock first means that no write can find the lock taken halfway.
-    let begin = if requests.iter().any(writes) { "BEGIN IMMEDIATE" } else { "BEGIN" };
+    let begin = if requests.iter().any(Request::is_write) { "BEGIN IMMEDIATE" } else { "BEGIN" };
     execute(connection, begin)?;
     let replies = requests.iter().map(|request| perform(connection, request)).collect::<Result<_>>()?;
     execute(connection, "COMMIT")?;
@@ -48,7 +48,7 @@ fn transact(connection: &Connection, requests: &[Request]) -> Result<Vec<Reply>>
 
 /// Runs one of a batch. An error means that the whole transaction is lost.
 fn perform(connection: &Connection, request: &Request) -> Result<Reply> {
-    let guarded = writes(request);
+    let guarded = request.is_write();
     if guarded {
         execute(connection, "SAVEPOINT one")?;
     }
@@ -73,7 +73,7 @@ fn fail(connection: &Connection, requests: &[Request], error: &Error) -> Vec<Rep
         let _ = execute(connection, "ROLLBACK");
     }
     let read = |request| dispatch(connection, request).unwrap_or_else(|error| failed(&error));
-    requests.iter().map(|request| if writes(request) { failed(error) } else { read(request) }).collect()
+    requests.iter().map(|request| if request.is_write() { failed(error) } else { read(request) }).collect()
 }
 
 /// The refusal that goes to the asker's log.
@@ -84,26 +84,6 @@ fn failed(error: &Error) -> Reply {
 /// Runs a statement without parameters or rows.
 fn execute(connection: &Connection, sql: &str) -> Result<()> {
     connection.prepare_cached(sql)?.execute([]).map(drop)
-}
-
-/// Whether the request may change anything.
-fn writes(request: &Request) -> bool {
-    match request {
-        Request::SignUp(_)
-        | Request::Link { .. }
-        | Request::LogIn { .. }
-        | Request::SetSocials { .. }
-        | Request::SetCooldown { .. }
-        | Request::FinishCall(_)
-        | Request::Sweep { .. } => true,
-        Request::Session { .. }
-        | Request::AccountByEmail { .. }
-        | Request::AccountByUser { .. }
-        | Request::Profile { .. }
-        | Request::Relations { .. }
-        | Request::Pair { .. }
-        | Request::History { .. } => false,
-    }
 }
 
 /// Carries out one request, inside whatever transaction is open.
