@@ -1,13 +1,13 @@
 //! Ended calls: history, totals, completions, cooldown, all in the one transaction of the request (contract 4.3, D10-D12).
 //!
 //! What makes a repeat harmless is the row: totals move only when the history row is new, completions only when theirs
-//! is. Used on the store's thread. A participant whose account is gone is passed over.
+//! is; a row that was archived is not new. Used on the store's thread. A participant whose account is gone is passed over.
 
-use rusqlite::{Connection, OptionalExtension as _, Result, named_params};
+use rusqlite::{Connection, Error, OptionalExtension as _, Result, named_params};
 
 use super::column::{Count, Json, metrics};
 use super::pairs;
-use crate::base::limits::LAST_SESSIONS_MAX;
+use crate::base::limits::{ARCHIVE_ROWS_MAX, LAST_SESSIONS_MAX};
 use crate::base::{Time, UserId};
 use crate::message::model::{LastSession, Metrics};
 use crate::message::store::{FinishedCall, HistoryEntry, Reply};
@@ -59,6 +59,7 @@ fn insert_history(connection: &Connection, call: &FinishedCall, side: &Side<'_>)
              messages, created_at)
          SELECT :session, user_id, :partner, :partner_name, :room, :started_at, :duration, :messages, :ended_at
          FROM users WHERE user_id = :user
+             AND NOT EXISTS (SELECT 1 FROM chat_history_archive WHERE user_id = :user AND session_id = :session)
          ON CONFLICT DO NOTHING";
     let inserted = connection.prepare_cached(sql)?.execute(named_params! {
         ":session": call.session,
@@ -146,4 +147,22 @@ pub(super) fn history(connection: &Connection, user: UserId, limit: usize) -> Re
         })?
         .collect::<Result<_>>()?;
     Ok(Reply::History(entries))
+}
+
+/// Archives at most [`ARCHIVE_ROWS_MAX`] rows of calls that ended before `before`, longest ago first.
+pub(super) fn archive(connection: &Connection, before: Time) -> Result<Reply> {
+    let old = "SELECT rowid FROM chat_history WHERE created_at < ?1 ORDER BY created_at, rowid LIMIT ?2";
+    let copy = format!(
+        "INSERT INTO chat_history_archive (session_id, user_id, partner_id, partner_name, room_id, started_at, duration,
+             messages, created_at)
+         SELECT session_id, user_id, partner_id, partner_name, room_id, started_at, duration, messages, created_at
+         FROM chat_history WHERE rowid IN ({old})"
+    );
+    let remove = format!("DELETE FROM chat_history WHERE rowid IN ({old})");
+    let execute = |sql: String| connection.prepare_cached(&sql)?.execute((before, Count(ARCHIVE_ROWS_MAX as u64)));
+    let (copied, removed) = (execute(copy)?, execute(remove)?);
+    if copied != removed {
+        return Err(Error::StatementChangedRows(removed));
+    }
+    Ok(Reply::Archived { rows: removed as u64 })
 }
