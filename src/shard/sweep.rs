@@ -1,11 +1,12 @@
 //! What is swept now and then: cached rows that are no longer fresh, and rows of the store whose time has passed.
 //!
-//! Each shard sweeps its own caches; the first asks the store, which removes a bounded number of rows each time.
+//! Each shard sweeps its own caches; the first asks the store, which removes or archives a bounded number of rows at a
+//! time.
 
 use std::rc::Rc;
 
-use crate::base::ShardId;
-use crate::message::store::Request;
+use crate::base::{ShardId, Time};
+use crate::message::store::{Reply, Request};
 use crate::runtime::sleep;
 
 use super::Shard;
@@ -19,6 +20,20 @@ pub async fn run(shard: Rc<Shard>) {
         if shard.id == ShardId(0) {
             // What could not be removed is found again by the next sweep; the failure is logged.
             let _ = shard.stores.request(Request::Sweep { now }).await;
+            if let Some(keep_ms) = shard.settings.history_keep_ms {
+                archive(&shard, Time(now.0.saturating_sub(keep_ms))).await;
+            }
         }
+    }
+}
+
+/// Archives all history of calls that ended before `before`. Between two of its requests others are served.
+async fn archive(shard: &Shard, before: Time) {
+    let mut archived = 0;
+    while let Ok(Reply::Archived { rows: rows @ 1.. }) = shard.stores.request(Request::Archive { before }).await {
+        archived += rows;
+    }
+    if archived > 0 {
+        tracing::info!(rows = archived, "old history was archived");
     }
 }
