@@ -1,11 +1,12 @@
-//! What is swept now and then: cached rows that are no longer fresh, and rows of the store whose time has passed.
+//! What is swept now and then: what a shard keeps in memory for a time that is over, and rows of the store likewise.
 //!
-//! Each shard sweeps its own caches; the first asks the store, which removes or archives a bounded number of rows at a
-//! time.
+//! Each shard sweeps its own memory; the first asks the store, which removes or archives a bounded number of rows at a
+//! time. Not here: what has a deadline of its own (invites, presence, calls), which `domain/` ends when that comes.
 
 use std::rc::Rc;
 
 use crate::base::{ShardId, Time};
+use crate::domain::Input;
 use crate::message::store::{Reply, Request};
 use crate::runtime::sleep;
 
@@ -17,6 +18,8 @@ pub async fn run(shard: Rc<Shard>) {
         sleep(shard.settings.sweep).await;
         let now = shard.now();
         shard.stores.sweep(now);
+        shard.rates.borrow_mut().forget_ended(now);
+        shard.handle(Input::Sweep);
         if shard.id == ShardId(0) {
             // What could not be removed is found again by the next sweep; the failure is logged.
             let _ = shard.stores.request(Request::Sweep { now }).await;
