@@ -4,7 +4,9 @@
 //! time. Not here: what has a deadline of its own (invites, presence, calls), which `domain/` ends when that comes.
 
 use std::rc::Rc;
+use std::time::Duration;
 
+use crate::base::limits::ARCHIVE_PAUSE_MS;
 use crate::base::{ShardId, Time};
 use crate::domain::Input;
 use crate::message::store::{Reply, Request};
@@ -30,11 +32,12 @@ pub async fn run(shard: Rc<Shard>) {
     }
 }
 
-/// Archives all history of calls that ended before `before`. Between two of its requests others are served.
+/// Archives all history of calls that ended before `before`, bit by bit, so that others are served in between.
 async fn archive(shard: &Shard, before: Time) {
     let mut archived = 0;
     while let Ok(Reply::Archived { rows: rows @ 1.. }) = shard.stores.request(Request::Archive { before }).await {
         archived += rows;
+        sleep(Duration::from_millis(ARCHIVE_PAUSE_MS)).await;
     }
     if archived > 0 {
         tracing::info!(rows = archived, "old history was archived");

@@ -1,6 +1,6 @@
 //! What every store must do, whichever database is behind it: each fact gets an empty store of its own.
 
-use duet::base::limits::{ARCHIVE_ROWS_MAX, LAST_SESSIONS_MAX};
+use duet::base::limits::{ARCHIVE_BYTES_MAX, ARCHIVE_ROWS_MAX, LAST_SESSIONS_MAX};
 use duet::base::{Time, UserId};
 use duet::message::PaidStatus;
 use duet::message::model::{AccountType, ChatKind, ChatLine, Socials};
@@ -39,6 +39,7 @@ pub const FACTS: &[Named] = &[
     ("an_archived_call_counts_once", an_archived_call_counts_once),
     ("an_archived_call_outlives_only_the_partner", an_archived_call_outlives_only_the_partner),
     ("much_is_archived_bit_by_bit_longest_ago_first", much_is_archived_bit_by_bit_longest_ago_first),
+    ("long_chats_are_archived_a_few_at_a_time", long_chats_are_archived_a_few_at_a_time),
 ];
 
 fn a_guest_has_a_session_and_a_profile(world: &mut World<'_>) {
@@ -444,4 +445,22 @@ fn much_is_archived_bit_by_bit_longest_ago_first(world: &mut World<'_>) {
     assert_eq!((left.len() as u64, left.iter().min().copied()), (calls / 2, Some(calls / 2 + 1)));
     assert_eq!(world.archive(LATER), calls);
     assert_eq!(world.profile(bob.id).metrics.session_count, calls);
+}
+
+fn long_chats_are_archived_a_few_at_a_time(world: &mut World<'_>) {
+    let (ann, bob) = (world.guest(), world.guest());
+    // Letters by chance, which no database makes shorter.
+    let bytes = (0..ARCHIVE_BYTES_MAX / 2 / 64).flat_map(|_| world.random.bytes::<64>());
+    let text: String = bytes.map(|byte| char::from(b'a' + byte % 26)).collect();
+    for _ in 0..3 {
+        let (from, text) = (String::new(), text.clone());
+        let line = ChatLine { from, text, timestamp: NOW, kind: ChatKind::Message, socials: None };
+        let call = FinishedCall { messages: vec![line], ..world.call(ann, bob) };
+        world.finished(&call);
+    }
+    let moved = [(); 4].map(|()| match world.ask(Request::Archive { before: LATER }) {
+        Reply::Archived { rows } => rows,
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(moved, [2, 2, 2, 0], "each is half of what may move at a time, and a little more");
 }

@@ -9,7 +9,7 @@ use futures_lite::future::try_zip;
 use super::column::{Count, Json, JsonText, metrics};
 use super::connection::{Connection, Parameters, Result};
 use super::pairs;
-use crate::base::limits::{ARCHIVE_ROWS_MAX, LAST_SESSIONS_MAX};
+use crate::base::limits::{ARCHIVE_BYTES_MAX, ARCHIVE_ROWS_MAX, LAST_SESSIONS_MAX};
 use crate::base::{Time, UserId};
 use crate::message::model::{LastSession, Metrics};
 use crate::message::store::{FinishedCall, HistoryEntry, Reply};
@@ -142,15 +142,20 @@ pub(super) async fn history(connection: &Connection, user: UserId, limit: usize)
     rows.iter().map(entry).collect::<Result<_>>().map(Reply::History)
 }
 
-/// Archives at most [`ARCHIVE_ROWS_MAX`] rows of calls that ended before `before`, longest ago first, but none that
-/// somebody works on. Their owners are locked as by [`finish`]: what that finds, or does not, stays so until it is done.
+/// Archives some rows ([`ARCHIVE_ROWS_MAX`], [`ARCHIVE_BYTES_MAX`]) of calls that ended before `before`, longest ago
+/// first, but none that somebody works on. Their owners are locked as by [`finish`]: what that finds, or does not, stays so until it is done.
 pub(super) async fn archive(connection: &Connection, before: Time) -> Result<Reply> {
     // The planner has to know the limit, or it might sort all that there is.
     let sql = format!(
-        "WITH old AS (
-             SELECT session_id, user_id FROM chat_history JOIN users USING (user_id)
+        "WITH locked AS (
+             SELECT session_id, user_id, chat_history.created_at, pg_column_size(messages) AS bytes
+             FROM chat_history JOIN users USING (user_id)
              WHERE chat_history.created_at < $1 ORDER BY chat_history.created_at LIMIT {ARCHIVE_ROWS_MAX}
              FOR NO KEY UPDATE SKIP LOCKED),
+         added AS (
+             SELECT session_id, user_id, sum(bytes) OVER (ORDER BY created_at, session_id, user_id) - bytes AS before_it
+             FROM locked),
+         old AS (SELECT session_id, user_id FROM added WHERE before_it < {ARCHIVE_BYTES_MAX}),
          moved AS (
              DELETE FROM chat_history USING old
              WHERE chat_history.session_id = old.session_id AND chat_history.user_id = old.user_id

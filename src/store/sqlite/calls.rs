@@ -7,7 +7,7 @@ use rusqlite::{Connection, Error, OptionalExtension as _, Result, named_params};
 
 use super::column::{Count, Json, metrics};
 use super::pairs;
-use crate::base::limits::{ARCHIVE_ROWS_MAX, LAST_SESSIONS_MAX};
+use crate::base::limits::{ARCHIVE_BYTES_MAX, ARCHIVE_ROWS_MAX, LAST_SESSIONS_MAX};
 use crate::base::{Time, UserId};
 use crate::message::model::{LastSession, Metrics};
 use crate::message::store::{FinishedCall, HistoryEntry, Reply};
@@ -149,9 +149,13 @@ pub(super) fn history(connection: &Connection, user: UserId, limit: usize) -> Re
     Ok(Reply::History(entries))
 }
 
-/// Archives at most [`ARCHIVE_ROWS_MAX`] rows of calls that ended before `before`, longest ago first.
+/// Archives some rows ([`ARCHIVE_ROWS_MAX`], [`ARCHIVE_BYTES_MAX`]) of calls that ended before `before`, longest ago first.
 pub(super) fn archive(connection: &Connection, before: Time) -> Result<Reply> {
-    let old = "SELECT rowid FROM chat_history WHERE created_at < ?1 ORDER BY created_at, rowid LIMIT ?2";
+    let old = "SELECT id FROM (
+             SELECT id, sum(bytes) OVER (ORDER BY created_at, id) - bytes AS before_it FROM (
+                 SELECT rowid AS id, created_at, octet_length(messages) AS bytes FROM chat_history
+                 WHERE created_at < :before ORDER BY created_at, rowid LIMIT :rows_max))
+         WHERE before_it < :bytes_max";
     let copy = format!(
         "INSERT INTO chat_history_archive (session_id, user_id, partner_id, partner_name, room_id, started_at, duration,
              messages, created_at)
@@ -159,7 +163,13 @@ pub(super) fn archive(connection: &Connection, before: Time) -> Result<Reply> {
          FROM chat_history WHERE rowid IN ({old})"
     );
     let remove = format!("DELETE FROM chat_history WHERE rowid IN ({old})");
-    let execute = |sql: String| connection.prepare_cached(&sql)?.execute((before, Count(ARCHIVE_ROWS_MAX as u64)));
+    let execute = |sql: String| {
+        connection.prepare_cached(&sql)?.execute(named_params! {
+            ":before": before,
+            ":rows_max": Count(ARCHIVE_ROWS_MAX as u64),
+            ":bytes_max": Count(ARCHIVE_BYTES_MAX as u64),
+        })
+    };
     let (copied, removed) = (execute(copy)?, execute(remove)?);
     if copied != removed {
         return Err(Error::StatementChangedRows(removed));
