@@ -1,8 +1,8 @@
 //! Ended calls: history, totals, completions, cooldown, all in one transaction (contract 4.3, D10-D12).
 //!
 //! What makes a repeat harmless is the row: totals move only when the history row is new, completions only when theirs
-//! is; a row that was archived is not new. So a repeat after a commit whose answer was lost counts nothing twice. Used on the store's thread. A participant
-//! whose account is gone is passed over.
+//! is; a row that was archived is not new. So a repeat after a commit whose answer was lost counts nothing twice. Used
+//! on the store's thread. A participant whose account is gone is passed over.
 
 use futures_lite::future::try_zip;
 
@@ -143,7 +143,8 @@ pub(super) async fn history(connection: &Connection, user: UserId, limit: usize)
 }
 
 /// Archives some rows ([`ARCHIVE_ROWS_MAX`], [`ARCHIVE_BYTES_MAX`]) of calls that ended before `before`, longest ago
-/// first, but none that somebody works on. Their owners are locked as by [`finish`]: what that finds, or does not, stays so until it is done.
+/// first, but none that somebody works on. Their owners are locked as by [`finish`]: a row that this finds being removed
+/// would else seem new to it.
 pub(super) async fn archive(connection: &Connection, before: Time) -> Result<Reply> {
     // The planner has to know the limit, or it might sort all that there is.
     let sql = format!(

@@ -1,7 +1,8 @@
 //! Ended calls: history, totals, completions, cooldown, all in the one transaction of the request (contract 4.3, D10-D12).
 //!
 //! What makes a repeat harmless is the row: totals move only when the history row is new, completions only when theirs
-//! is; a row that was archived is not new. Used on the store's thread. A participant whose account is gone is passed over.
+//! is; a row that was archived is not new. Used on the store's thread. A participant whose account is gone is passed
+//! over.
 
 use rusqlite::{Connection, Error, OptionalExtension as _, Result, named_params};
 
@@ -149,7 +150,8 @@ pub(super) fn history(connection: &Connection, user: UserId, limit: usize) -> Re
     Ok(Reply::History(entries))
 }
 
-/// Archives some rows ([`ARCHIVE_ROWS_MAX`], [`ARCHIVE_BYTES_MAX`]) of calls that ended before `before`, longest ago first.
+/// Archives some rows ([`ARCHIVE_ROWS_MAX`], [`ARCHIVE_BYTES_MAX`]) of calls that ended before `before`, longest ago
+/// first.
 pub(super) fn archive(connection: &Connection, before: Time) -> Result<Reply> {
     let old = "SELECT id FROM (
              SELECT id, sum(bytes) OVER (ORDER BY created_at, id) - bytes AS before_it FROM (
