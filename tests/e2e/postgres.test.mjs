@@ -172,6 +172,26 @@ describe("Postgres", () => {
     }
   });
 
+  it("calls that are older than HISTORY_KEEP_DAYS leave the history for the archive, and the log says so", { timeout: 60_000 }, async () => {
+    const database = freshDatabase(postgres.url);
+    const server = await Server.start({ "history-keep-days": 30, "sweep-seconds": 1 }, { database });
+    try {
+      const { body } = await signUp(server);
+      const call = (session, days) => `('${session}', '${body.userId}', gen_random_uuid(), 'Bob', gen_random_uuid(), 0, 60, '[]', ${Date.now() - days * 86_400_000})`;
+      sql(
+        `INSERT INTO chat_history (session_id, user_id, partner_id, partner_name, room_id, started_at, duration, messages, created_at)
+         VALUES ${call("old", 31)}, ${call("older", 400)}, ${call("recent", 29)}`,
+        database,
+      );
+      await eventually("the log says so", () => /old history was archived.*rows=2/.test(server.log));
+      const { history } = (await request(server.url, "GET", "/room/history", { token: body.sessionToken, address: freshAddress() })).body;
+      assert.deepEqual(history.map(({ sessionId }) => sessionId), ["recent"]);
+      assert.equal(sql("SELECT string_agg(session_id, ' ' ORDER BY session_id) FROM chat_history_archive", database), "old older");
+    } finally {
+      await server.kill();
+    }
+  });
+
   /** A start that fails, soon, with exactly one line that says why and not the password. */
   async function fails(database, about, flags = {}) {
     const args = Object.entries({ host: "127.0.0.1", port: await freePort(), shards: 1, data: join(temporaryFolder(), "data"), ...flags }).flatMap(([name, value]) => [`--${name}`, String(value)]);
