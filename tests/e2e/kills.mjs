@@ -195,11 +195,16 @@ class Abandoned extends Error {}
 
 /** A Postgres of our own, in a folder of its own. */
 class Postgres {
-  async start() {
-    this.folder ??= join(temporaryFolder(), "postgres");
+  constructor() {
+    this.folder = join(temporaryFolder(), "postgres");
+    // Its user must be able to come here.
     execFileSync("chmod", ["711", join(this.folder, "..")]);
+    // Before the folder is removed.
+    process.prependOnceListener("exit", () => this.stop());
+  }
+
+  async start() {
     const { stdout } = await started(SCRIPT, ["start", this.folder]);
-    process.once("exit", () => this.stop());
     return stdout.trim();
   }
 
