@@ -28,11 +28,12 @@ export const bare = (id) => id.replaceAll("-", "");
 /** What the store keeps of a token. */
 export const hashOf = (token) => createHash("sha256").update(Buffer.from(token, "base64url")).digest("hex");
 
-/** All rows in the database file of a data folder; the file must be sound. */
-export async function rowsOfFile(path) {
+/** All rows in the database file of a data folder, which must be sound; `inside` as for a server. */
+export async function rowsOfFile(path, inside = []) {
   const wrapped = { id: (name) => `lower(hex(${name}))`, hash: (name) => `lower(hex(${name}))`, json: (name) => name };
   const sql = select(wrapped, (fields, table) => `json((SELECT json_group_array(json_object(${fields})) FROM ${table}))`, "json_object");
-  const { stdout } = await run("python3", ["-c", PYTHON, path, "PRAGMA integrity_check", sql], { maxBuffer: BYTES_MAX });
+  const [program, ...words] = [...inside, "python3", "-c", PYTHON, path, "PRAGMA integrity_check", sql];
+  const { stdout } = await run(program, words, { maxBuffer: BYTES_MAX });
   const [state, ...text] = stdout.split("\n");
   if (state !== "ok") throw new Error(`the database file is broken: ${state}`);
   return parse(text.join("\n"));
