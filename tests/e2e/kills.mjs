@@ -37,7 +37,7 @@ const COOLDOWNS_SEEN = 16;
 const LIMIT_MS = 60 * 60_000;
 const started = promisify(execFile);
 
-/** A small generator, so that a seed draws the same again (mulberry32). */
+/** A small generator, so that a seed draws the same moments again (mulberry32). */
 function generator(seed) {
   let state = seed >>> 0;
   return () => {
@@ -221,7 +221,8 @@ class Postgres {
 
 async function main(options) {
   const from = Date.now();
-  const chance = generator(options.seed);
+  // The load has chance of its own: it draws in the order in which things happen to come.
+  const [chance, chanceOfLoad] = [generator(options.seed), generator(options.seed + 1)];
   const postgres = options.store === "postgres" ? new Postgres() : undefined;
   const database = postgres && freshDatabase(await postgres.start());
   const server = await Server.start({ runtime: options.runtime, shards: options.shards }, { database });
@@ -239,7 +240,7 @@ async function main(options) {
   for (let number = 1; number <= options.rounds; number++) {
     const isLong = number % options["long-every"] === 0;
     const outlives = options.victim !== "duet";
-    const round = new Round(server, ledger, chance, { outlives, isLong });
+    const round = new Round(server, ledger, chanceOfLoad, { outlives, isLong });
     const began = Date.now();
     round.begin();
     await pause(KILL_MS[0] + chance() * (KILL_MS[1] - KILL_MS[0]) + (isLong ? COMPLETED_MS - 5_300 : 0));

@@ -10,7 +10,6 @@ import { each } from "./lean.mjs";
 import { bare, hashOf } from "./rows.mjs";
 import { eventually } from "./server.mjs";
 
-const PASSWORD = "correct horse";
 const AT_ONCE = 16;
 /** Log-ins that one question about many people may cost: each is a hash of a password. */
 const LOG_INS_MAX = 60;
@@ -30,6 +29,10 @@ class Person {
     this.open = {};
     /** Sessions that nobody has the token of. */
     this.sessionsLost = 0;
+  }
+
+  get password() {
+    return `correct horse ${this.id}`;
   }
 
   get isOpen() {
@@ -85,7 +88,7 @@ export class Ledger {
   async link(server, person) {
     person.open.link = `${person.id}@example.org`;
     this.touch(person);
-    await this.ask(server, "POST", "/auth/link", { body: { sessionToken: person.token, email: person.open.link, password: PASSWORD } });
+    await this.ask(server, "POST", "/auth/link", { body: { sessionToken: person.token, email: person.open.link, password: person.password } });
     person.email = person.open.link;
     delete person.open.link;
     this.note("links");
@@ -94,7 +97,7 @@ export class Ledger {
   async logIn(server, person) {
     person.open.logIn = (person.open.logIn ?? 0) + 1;
     this.touch(person);
-    const { sessionToken } = await this.ask(server, "POST", "/auth/login", { body: { email: person.email, password: PASSWORD } });
+    const { sessionToken } = await this.ask(server, "POST", "/auth/login", { body: { email: person.email, password: person.password } });
     if (person.token) person.ended.push(person.token);
     person.token = sessionToken;
     person.sessionsLost += person.open.logIn - 1;
