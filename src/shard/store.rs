@@ -10,7 +10,7 @@ use crate::api::host::{CacheCounts, Unavailable};
 use crate::base::{Time, TokenHash, UserId};
 use crate::cache::Cache;
 use crate::hashing::Hasher;
-use crate::link::{Link, Pending};
+use crate::link::{Link, LinkError, Pending};
 use crate::message::model::Login;
 use crate::message::store::{Profile, Reply, Request};
 
@@ -65,19 +65,7 @@ impl Stores {
 
     /// Asks the store and logs its failure.
     pub async fn request(&self, request: Request) -> Result<Reply, Unavailable> {
-        match self.ask(request).await {
-            Ok(Reply::Failed(reason)) => {
-                tracing::error!(reason, "the store failed");
-                Err(Unavailable)
-            }
-            // Told to the log once, not by each of thousands.
-            Ok(Reply::Away) => Err(Unavailable),
-            Ok(reply) => Ok(reply),
-            Err(error) => {
-                tracing::warn!(?error, "the store does not answer");
-                Err(Unavailable)
-            }
-        }
+        checked(self.ask(request).await)
     }
 
     /// The login that `token` names, expired or not.
@@ -134,6 +122,23 @@ impl Stores {
     /// Size and effect of the caches: users, sessions.
     pub fn counts(&self) -> (CacheCounts, CacheCounts) {
         (counts(&self.profiles.borrow()), counts(&self.logins.borrow()))
+    }
+}
+
+/// A reply that can be used; what the store could not do is logged.
+pub(super) fn checked(reply: Result<Reply, LinkError>) -> Result<Reply, Unavailable> {
+    match reply {
+        Ok(Reply::Failed(reason)) => {
+            tracing::error!(reason, "the store failed");
+            Err(Unavailable)
+        }
+        // Told to the log once, not by each of thousands.
+        Ok(Reply::Away) => Err(Unavailable),
+        Ok(reply) => Ok(reply),
+        Err(error) => {
+            tracing::warn!(?error, "the store does not answer");
+            Err(Unavailable)
+        }
     }
 }
 
