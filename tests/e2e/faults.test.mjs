@@ -4,18 +4,15 @@
 // call, declines. Prints a table: fault | what clients saw | what was in the database afterwards.
 
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
-import { join } from "node:path";
-import { after, describe, it } from "node:test";
-import { fileURLToPath } from "node:url";
+import { after, before, describe, it } from "node:test";
 import { Cast } from "./cast.mjs";
 import { Ledger } from "./ledger.mjs";
+import { Postgres } from "./postgres.mjs";
 import { Proxy } from "./proxy.mjs";
 import { bare, rowsOfPostgres } from "./rows.mjs";
 import { Scene, Tally } from "./scene.mjs";
-import { Server, eventually, freshDatabase, temporaryFolder } from "./server.mjs";
+import { Server, eventually, freshDatabase } from "./server.mjs";
 
-const SCRIPT = fileURLToPath(new URL("../postgres", import.meta.url));
 /** Time to connect to the database, and of a request to it, ms. */
 const FLAGS = { "database-timeout": 1_000, "database-query-timeout": 1_000 };
 const SIGN_UPS_LATE = 3;
@@ -38,19 +35,14 @@ const FAULTS = [
 ];
 
 describe("Postgres behind a bad network", { concurrency: 3 }, () => {
-  const folder = join(temporaryFolder(), "postgres");
-  // Its user must be able to come here.
-  execFileSync("chmod", ["711", join(folder, "..")]);
-  const url = execFileSync(SCRIPT, ["start", folder], { encoding: "utf8" }).trim();
-  const table = [];
-  after(() => {
-    execFileSync(SCRIPT, ["stop", folder]);
-    console.log(["| fault | what clients saw | in the database afterwards |", "| --- | --- | --- |", ...table].join("\n"));
-  });
+  const postgres = new Postgres();
+  const table = ["| fault | what clients saw | in the database afterwards |", "| --- | --- | --- |"];
+  before(() => postgres.start());
+  after(() => console.log(table.filter(Boolean).join("\n")));
 
   for (const [index, { what, name, away = false, slow = false, losing = false, ...options }] of FAULTS.entries()) {
     it(what, { timeout: 120_000 }, async () => {
-      const database = freshDatabase(url);
+      const database = freshDatabase(postgres.url);
       const proxy = await Proxy.start(database);
       const server = await Server.start(slow ? {} : FLAGS, { database: proxy.through(database) });
       const ledger = new Ledger();
@@ -101,7 +93,7 @@ describe("Postgres behind a bad network", { concurrency: 3 }, () => {
           const saw = [...tally.words(), "relay, chat, presence, cached session as ever", when("finalized"), when("declined"), `sign-ups again after ${recoveryMs} ms`];
           const unsure = ledger.wholly - stored;
           const had = [`all ${ledger.people.size} acknowledged sign-ups (${before} before)`, `${unsure} of ${ledger.refused} refused requests stored all the same`, "history once for both, cooldowns once"];
-          table[index] = `| ${what} | ${saw.join("; ")} | ${had.join("; ")} |`;
+          table[index + 2] = `| ${what} | ${saw.join("; ")} | ${had.join("; ")} |`;
         });
       } finally {
         await server.kill();

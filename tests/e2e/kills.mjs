@@ -11,18 +11,15 @@
 // about everybody. Exits 1 at the first round in which something is wrong.
 
 import assert from "node:assert/strict";
-import { execFile, execFileSync } from "node:child_process";
 import { randomInt } from "node:crypto";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
-import { promisify } from "node:util";
 import { enterRoom, joinQueue, lasting, ring, say } from "./cast.mjs";
 import { Client, TRANSPORTS, freshAddress } from "./client.mjs";
 import { Ledger, Refused } from "./ledger.mjs";
+import { Postgres } from "./postgres.mjs";
 import { rowsOfFile, rowsOfPostgres } from "./rows.mjs";
-import { RUNTIME, SHARDS, Server, eventually, freshDatabase, pause, sql, temporaryFolder } from "./server.mjs";
+import { RUNTIME, SHARDS, Server, eventually, freshDatabase, pause, sql } from "./server.mjs";
 
-const SCRIPT = fileURLToPath(new URL("../postgres", import.meta.url));
 const LIVES = 8;
 const LONG_CALLS = 10;
 const LONG_CALLS_BEGIN_MS = 2_500;
@@ -35,7 +32,6 @@ const OUTAGE_MS_MAX = 1_500;
 const RECOVERY_MS = 20_000;
 const COOLDOWNS_SEEN = 16;
 const LIMIT_MS = 60 * 60_000;
-const started = promisify(execFile);
 
 /** A small generator, so that a seed draws the same moments again (mulberry32). */
 function generator(seed) {
@@ -193,38 +189,13 @@ class Round {
 /** An act that an outage of the database has spoilt before it was under way. */
 class Abandoned extends Error {}
 
-/** A Postgres of our own, in a folder of its own. */
-class Postgres {
-  constructor() {
-    this.folder = join(temporaryFolder(), "postgres");
-    // Its user must be able to come here.
-    execFileSync("chmod", ["711", join(this.folder, "..")]);
-    // Before the folder is removed.
-    process.prependOnceListener("exit", () => this.stop());
-  }
-
-  async start() {
-    const { stdout } = await started(SCRIPT, ["start", this.folder]);
-    return stdout.trim();
-  }
-
-  async kill() {
-    await started(SCRIPT, ["kill", this.folder]);
-  }
-
-  stop() {
-    if (this.isStopped) return;
-    this.isStopped = true;
-    execFileSync(SCRIPT, ["stop", this.folder], { stdio: "ignore" });
-  }
-}
-
 async function main(options) {
   const from = Date.now();
   // The load has chance of its own: it draws in the order in which things happen to come.
   const [chance, chanceOfLoad] = [generator(options.seed), generator(options.seed + 1)];
   const postgres = options.store === "postgres" ? new Postgres() : undefined;
-  const database = postgres && freshDatabase(await postgres.start());
+  await postgres?.start();
+  const database = postgres && freshDatabase(postgres.url);
   const server = await Server.start({ runtime: options.runtime, shards: options.shards }, { database });
   const fail = (why) => {
     console.error(`kills: ${why}\nkills: seed ${options.seed}\n--- the server's log ends\n${server.tail(30)}`);
@@ -282,7 +253,6 @@ async function main(options) {
   }
 
   await server.kill();
-  postgres?.stop();
   const rows = Object.entries(ledger.counts).map(([kind, count]) => `${count} ${kind}`);
   const histories = [...ledger.calls.values()].filter(({ session, lastedMs }) => session && lastedMs >= 5_000).length;
   const seconds = ((Date.now() - from) / 1000).toFixed(0);

@@ -8,12 +8,13 @@ import { HOUR_MS, card } from "./cast.mjs";
 import { Client, TRANSPORTS, freshAddress, request } from "./client.mjs";
 import { each } from "./lean.mjs";
 import { bare, hashOf } from "./rows.mjs";
-import { eventually } from "./server.mjs";
+import { eventually, pause } from "./server.mjs";
 
 const AT_ONCE = 16;
 /** Log-ins that one question about many people may cost: each is a hash of a password. */
 const LOG_INS_MAX = 60;
 const SLACK_MS = 60_000;
+const BUSY_MS = 500;
 /** A call of this length has a history (contract 4.3); the server's clock decides about one that is close to it. */
 const RECORDED_MS = 5_000;
 const CLOSE_MS = 1_000;
@@ -63,7 +64,13 @@ export class Ledger {
 
   /** One request on a connection of its own: nothing is sent twice behind our back. */
   async ask(server, method, path, options) {
-    const answer = await request(server.url, method, path, { address: freshAddress(), agent: false, ...options });
+    const once = () => request(server.url, method, path, { address: freshAddress(), agent: false, ...options });
+    let answer = await once();
+    // More passwords wait to be hashed than may: nothing was done.
+    while (answer.status === 429) {
+      await pause(BUSY_MS);
+      answer = await once();
+    }
     if (answer.status === 503) {
       if (!(answer.body?.error && Number(answer.headers["retry-after"]) > 0)) throw new Error(`a refusal that says nothing: ${answer.text}`);
       this.refused += 1;
