@@ -65,9 +65,10 @@ export class Ledger {
   /** One request on a connection of its own: nothing is sent twice behind our back. */
   async ask(server, method, path, options) {
     const once = () => request(server.url, method, path, { address: freshAddress(), agent: false, ...options });
+    const { child } = server;
     let answer = await once();
     // More passwords wait to be hashed than may: nothing was done.
-    while (answer.status === 429) {
+    while (answer.status === 429 && server.child === child) {
       await pause(BUSY_MS);
       answer = await once();
     }
