@@ -68,6 +68,14 @@ impl Request {
             | Self::History { .. } => false,
         }
     }
+
+    /// Of whom it changes what shards cache, when an endpoint asks for it.
+    pub fn changes(&self) -> Option<UserId> {
+        match self {
+            Self::Link { user, .. } | Self::LogIn { user, .. } | Self::SetSocials { user, .. } => Some(*user),
+            _ => None,
+        }
+    }
 }
 
 /// The answer to one request.
