@@ -1,6 +1,6 @@
 // Who is here, whom one calls, and who calls: the queue, invites both ways, and the calls of the past.
 
-import { $, announce, clock, make, paint, tell, toast, until } from "./page.js";
+import { $, announce, clock, make, minutes, paint, tell, toast, until } from "./page.js";
 import { request } from "./server.js";
 
 const GENDERS = { female: "Woman", male: "Man", nonbinary: "Non-binary" };
@@ -187,7 +187,7 @@ export class Lobby {
     const { fromUser, requestedSeconds } = invite;
     paint(dialog.querySelector(".face"), fromUser);
     tell($("incoming-title"), `${fromUser.name} is calling`);
-    tell($("incoming-about"), `${GENDERS[fromUser.gender] ? `${GENDERS[fromUser.gender]} · ` : ""}would like to talk for ${clock(requestedSeconds)} minutes`);
+    tell($("incoming-about"), `${GENDERS[fromUser.gender] ? `${GENDERS[fromUser.gender]} · ` : ""}would like to talk for ${minutes(requestedSeconds)}`);
     this.#tick();
     dialog.showModal();
   }

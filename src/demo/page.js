@@ -38,6 +38,9 @@ export function paint(face, { userId, name }) {
 /** `4:07` */
 export const clock = (seconds) => `${Math.floor(seconds / 60)}:${String(Math.floor(seconds) % 60).padStart(2, "0")}`;
 
+/** `5 minutes` */
+export const minutes = (seconds) => new Intl.NumberFormat("en", { style: "unit", unit: "minute", unitDisplay: "long", maximumFractionDigits: 1 }).format(seconds / 60);
+
 /** `in 23 hours`, `in 5 minutes` */
 export function until(ms) {
   const minutes = Math.max(1, Math.round((ms - Date.now()) / 60_000));

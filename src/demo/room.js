@@ -158,8 +158,9 @@ export class Room {
     // Nobody is left to pass on a new offer.
     if (this.#isForgotten && state !== "connected") return this.#over(`${this.#call.peerUser.name} has gone.`);
     tell($("link"), STATES[state] ?? "Connected");
-    if (state === "connected") this.#tick();
-    else this.#showCover(STATES[state]);
+    if (state !== "connected") return this.#showCover(STATES[state]);
+    this.#tick();
+    if (!$("remote").srcObject?.getVideoTracks().length) this.#showCover(`No picture from ${this.#call.peerUser.name}`);
   }
 
   #showRemote(stream) {

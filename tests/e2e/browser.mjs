@@ -16,8 +16,8 @@ const FLAGS = [
   "--disable-background-networking",
   "--disable-component-update",
   "--disable-sync",
-  "--use-fake-ui-for-media-stream",
   "--use-fake-device-for-media-stream",
+  "--allow-loopback-in-peer-connection",
   // Without it candidates are mDNS names, which nobody resolves where there is only a loopback.
   `--disable-features=WebRtcHideLocalIpsWithMdns${process.env.DEMO_LIVE ? ",LocalNetworkAccessChecks" : ""}`,
 ];
