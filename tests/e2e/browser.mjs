@@ -1,7 +1,7 @@
 // People in a real browser: Debian's Chromium with a camera and a microphone that are made up.
 //
 // Nothing here waits for time to pass: what a person does waits until the page offers it, and what he sees until it
-// shows. DEMO_LIVE=1 takes the page's files from `src/demo` instead of from the binary, for those who work on them.
+// shows.
 
 import assert from "node:assert/strict";
 import { existsSync, readFileSync } from "node:fs";
