@@ -19,7 +19,8 @@ const REFRESH_MS = 300;
 export class Lobby {
   #me;
   #emit;
-  #people = new Map();
+  /** By user id; unknown until the first answer. */
+  #people;
   #outgoing;
   #incoming = [];
   #refreshing;
@@ -75,7 +76,7 @@ export class Lobby {
       case "queue:update":
       case "presence:update":
         // Who has left is known by now; who has come has a card to be fetched.
-        if (!payload.available && this.#people.delete(payload.userId)) this.#render();
+        if (!payload.available && this.#people?.delete(payload.userId)) this.#render();
         return this.refresh();
       case "call:notify":
         if (this.#incoming.some(({ inviteId }) => inviteId === payload.inviteId)) return;
@@ -118,7 +119,7 @@ export class Lobby {
       $("calls").replaceChildren(...history.map((call) => this.#pastCall(call)));
       tell(state, history.length > 0 ? undefined : "No calls yet. A call of five seconds or more stays here, with its chat.");
     } catch (error) {
-      tell(state, `Your calls cannot be shown now: ${error.message}`);
+      tell(state, `Your calls cannot be shown now. ${error.message}`);
     }
   }
 
@@ -129,11 +130,13 @@ export class Lobby {
   #render(problem) {
     const cards = $("cards");
     const old = new Map([...cards.children].map((card) => [card.dataset.user, card]));
-    // Cards that stay keep the focus they may have.
-    cards.replaceChildren(...[...this.#people.values()].map((person) => this.#card(person, old.get(person.userId))));
-    cards.ariaBusy = String(this.#refreshing !== undefined && old.size === 0);
+    const wanted = [...(this.#people?.values() ?? [])].map((person) => this.#card(person, old.get(person.userId)));
+    // A card that stays is not touched, so that it keeps the focus it may have.
+    old.forEach((card) => wanted.includes(card) || card.remove());
+    wanted.forEach((card, index) => cards.children[index] === card || cards.insertBefore(card, cards.children[index] ?? null));
+    cards.ariaBusy = String(this.#people === undefined);
     const empty = "Nobody else is here. Open this page in a second window, or send its address to a friend.";
-    tell($("people-state"), problem ?? (this.#people.size > 0 ? undefined : this.#refreshing && !problem ? "Looking who is here…" : empty));
+    tell($("people-state"), problem ?? (wanted.length > 0 ? undefined : this.#people ? empty : "Looking who is here…"));
   }
 
   #card(person, old) {

@@ -3,7 +3,9 @@
 /** One HTTP request. Resolves to the answer; a refusal rejects with the server's own words. */
 export async function request(method, path, { token, body } = {}) {
   const headers = { ...(token && { authorization: `Bearer ${token}` }), ...(body && { "content-type": "application/json" }) };
-  const response = await fetch(path, { method, headers, body: body && JSON.stringify(body) });
+  const response = await fetch(path, { method, headers, body: body && JSON.stringify(body) }).catch(() => {
+    throw new Error("The server cannot be reached.");
+  });
   const answer = await response.json().catch(() => ({}));
   if (!response.ok) throw new Error(answer.error ?? `The server answered ${response.status}`);
   return answer;

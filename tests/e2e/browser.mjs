@@ -4,11 +4,10 @@
 // shows.
 
 import assert from "node:assert/strict";
-import { existsSync, readFileSync } from "node:fs";
-import { fileURLToPath } from "node:url";
+import { existsSync } from "node:fs";
 import { chromium } from "playwright-core";
+import { eventually } from "./server.mjs";
 
-const SOURCES = fileURLToPath(new URL("../../src", import.meta.url));
 const FLAGS = [
   "--disable-gpu",
   "--disable-quic",
@@ -19,9 +18,10 @@ const FLAGS = [
   "--use-fake-device-for-media-stream",
   "--allow-loopback-in-peer-connection",
   // Without it candidates are mDNS names, which nobody resolves where there is only a loopback.
-  `--disable-features=WebRtcHideLocalIpsWithMdns${process.env.DEMO_LIVE ? ",LocalNetworkAccessChecks" : ""}`,
+  "--disable-features=WebRtcHideLocalIpsWithMdns",
 ];
-export const PATIENCE_MS = 20_000;
+const PATIENCE_MS = 20_000;
+const FRAMES = 15;
 
 export async function launchBrowser(flags = []) {
   const found = (process.env.PATH ?? "").split(":").map((folder) => `${folder}/chromium`).find(existsSync);
@@ -65,19 +65,12 @@ export class Person {
         }
       };
     });
-    if (process.env.DEMO_LIVE) {
-      await page.route(/\/demo($|\/)/, async (route) => {
-        const path = new URL(route.request().url()).pathname;
-        const response = await route.fetch();
-        await route.fulfill({ response, body: readFileSync(`${SOURCES}${path === "/demo" ? "/demo/index.html" : path}`) });
-      });
-    }
   }
 
   static async meet(browser, server, ...options) {
     const people = [];
     for (const one of options) people.push(await Person.arrive(browser, server, one));
-    for (const person of people) await person.signUp();
+    for (const [index, person] of people.entries()) await person.signUp(options[index].gender);
     return people;
   }
 
@@ -122,4 +115,44 @@ export class Person {
   async leaves() {
     await this.page.context().close();
   }
+}
+
+/** `ann` calls `bo`, where it rings. */
+export async function ring(ann, bo) {
+  await ann.invite(bo);
+  await bo.sees(`${ann.name} is calling`);
+}
+
+/** A call in which both see and hear each other. */
+export async function call(ann, bo) {
+  await ring(ann, bo);
+  await bo.press("Accept");
+  await Promise.all([flowing(ann), flowing(bo)]);
+}
+
+/** Waits until more of the other's picture and sound has come than there was. */
+export async function flowing(person) {
+  const before = await person.media();
+  await eventually(`picture and sound reach ${person.name}`, async () => {
+    const now = await person.media();
+    // A connection that is new counts from nothing.
+    const [from, heard] = now.decoded < before.decoded ? [0, 0] : [before.decoded, before.energy];
+    return now.decoded > from + FRAMES && now.frames > FRAMES && now.energy > heard;
+  }, 20_000);
+}
+
+/** `from` writes, and both read it. */
+export async function chat(from, to, text) {
+  await from.says(text);
+  await Promise.all([from.sees(text), to.sees(text)]);
+}
+
+/** Calls of less than five seconds leave no history. */
+export const lasting = (person) => person.page.waitForFunction(() => /^4:(5[0-4]|[0-4])/.test(document.getElementById("remaining").textContent));
+
+/** Waits until the person is back in the lobby and has been told why. */
+export async function atHome(person, text) {
+  await person.sees(text);
+  await person.page.locator("#lobby").waitFor();
+  await person.page.waitForFunction(() => !document.querySelector("dialog[open]"));
 }
