@@ -181,8 +181,9 @@ export class Lobby {
   #showIncoming() {
     const dialog = $("incoming");
     const [invite] = this.#incoming;
-    if (invite?.inviteId === dialog.dataset.invite) return;
-    dialog.dataset.invite = invite?.inviteId ?? "";
+    const shown = invite?.inviteId ?? "";
+    if (shown === dialog.dataset.invite) return;
+    dialog.dataset.invite = shown;
     dialog.close();
     document.title = invite ? `${invite.fromUser.name} is calling` : "duet";
     announce(invite ? `${invite.fromUser.name} is calling` : "");
