@@ -48,7 +48,9 @@ export class Person {
     const { page, server } = this;
     page.on("console", (message) => ["error", "warning"].includes(message.type()) && this.complaints.push(message.text()));
     page.on("pageerror", (error) => this.complaints.push(String(error)));
-    const note = (url) => new URL(url).host !== new URL(server.url).host && !/^(data|blob):/.test(url) && this.strangers.push(url);
+    // Kept, for a server that is starting again has none yet.
+    const { host } = new URL(server.url);
+    const note = (url) => new URL(url).host !== host && !/^(data|blob):/.test(url) && this.strangers.push(url);
     page.on("request", (request) => note(request.url()));
     page.on("websocket", (socket) => note(socket.url()));
     page.on("requestfinished", async (request) => {
