@@ -24,7 +24,7 @@ export class Lobby {
   #outgoing;
   #incoming = [];
   #refreshing;
-  #ticking;
+  #isStale = false;
 
   /** `me`: `{userId, token}`; `emit(event, payload)`: says something to the server. */
   constructor(me, emit) {
@@ -32,7 +32,7 @@ export class Lobby {
     this.#emit = emit;
     this.#buttons();
     this.#render();
-    this.#ticking = setInterval(() => this.#tick(), 250);
+    setInterval(() => this.#tick(), 250);
   }
 
   /** Joins the queue: from now on others see this user, and the server tells who comes and goes. */
@@ -44,7 +44,7 @@ export class Lobby {
     this.refresh();
   }
 
-  /** All that rings here ends: a call begins, or somebody signs out. */
+  /** All that rings here ends, for a call begins. */
   hush() {
     this.#outgoing = undefined;
     $("outgoing").close();
@@ -62,12 +62,6 @@ export class Lobby {
   refused(message) {
     toast(message);
     this.#endOutgoing();
-  }
-
-  stop() {
-    this.hush();
-    clearInterval(this.#ticking);
-    clearTimeout(this.#refreshing);
   }
 
   /** Takes what the server says that concerns the lobby. */
@@ -95,19 +89,10 @@ export class Lobby {
     }
   }
 
-  /** Fetches the queue soon. */
+  /** Fetches the queue soon. What changes while an answer is on its way is asked about again. */
   refresh() {
-    this.#refreshing ??= setTimeout(async () => {
-      try {
-        const [{ users }, { onlineUsers }] = await Promise.all([this.#get("/room/queue"), this.#get("/stats/live")]);
-        this.#people = new Map(users.map((user) => [user.userId, user]));
-        tell($("online"), `${onlineUsers} online`);
-        this.#render();
-      } catch (error) {
-        this.#render(error.message);
-      }
-      this.#refreshing = undefined;
-    }, REFRESH_MS);
+    this.#isStale = true;
+    this.#refreshing ??= this.#fetch().finally(() => (this.#refreshing = undefined));
   }
 
   async showHistory() {
@@ -120,6 +105,21 @@ export class Lobby {
       tell(state, history.length > 0 ? undefined : "No calls yet. A call of five seconds or more stays here, with its chat.");
     } catch (error) {
       tell(state, `Your calls cannot be shown now. ${error.message}`);
+    }
+  }
+
+  async #fetch() {
+    while (this.#isStale) {
+      await new Promise((resolve) => setTimeout(resolve, REFRESH_MS));
+      this.#isStale = false;
+      try {
+        const [{ users }, { onlineUsers }] = await Promise.all([this.#get("/room/queue"), this.#get("/stats/live")]);
+        this.#people = new Map(users.map((user) => [user.userId, user]));
+        tell($("online"), `${onlineUsers} online`);
+        this.#render();
+      } catch (error) {
+        this.#render(error.message);
+      }
     }
   }
 

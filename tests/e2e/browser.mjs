@@ -30,7 +30,7 @@ export async function launchBrowser(flags = []) {
 }
 
 export class Person {
-  /** A new browser context on the page of `server`. `heard` keeps everything the console and the network had to say. */
+  /** A new browser context on the page of `server`. `complaints` are the console's, `strangers` requests to other hosts, `frames` all that the server said. */
   static async arrive(browser, server, { name = "Ann", viewport = { width: 1280, height: 800 }, storage, media = true, theme = "light" } = {}) {
     const context = await browser.newContext({ viewport, colorScheme: theme, storageState: storage, deviceScaleFactor: 1, permissions: media ? ["camera", "microphone"] : [] });
     const person = new Person(await context.newPage(), server, name);
@@ -40,7 +40,7 @@ export class Person {
   }
 
   constructor(page, server, name) {
-    Object.assign(this, { page, server, name, complaints: [], strangers: [], bytes: 0 });
+    Object.assign(this, { page, server, name, complaints: [], strangers: [], frames: [], bytes: 0 });
     page.setDefaultTimeout(PATIENCE_MS);
   }
 
@@ -52,7 +52,10 @@ export class Person {
     const { host } = new URL(server.url);
     const note = (url) => new URL(url).host !== host && !/^(data|blob):/.test(url) && this.strangers.push(url);
     page.on("request", (request) => note(request.url()));
-    page.on("websocket", (socket) => note(socket.url()));
+    page.on("websocket", (socket) => {
+      note(socket.url());
+      socket.on("framereceived", ({ payload }) => this.frames.push(payload));
+    });
     page.on("requestfinished", async (request) => {
       const sizes = await request.sizes().catch(() => undefined);
       if (sizes && new URL(request.url()).pathname.startsWith("/demo")) this.bytes += sizes.responseBodySize;

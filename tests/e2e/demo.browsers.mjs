@@ -83,6 +83,28 @@ describe("demo page", { concurrency: 3 }, () => {
     await cy.leaves();
   });
 
+  fact("who comes while the queue is being fetched is seen as well", async (ann, bo) => {
+    const cy = await Person.arrive(browser, server, { name: `Cy ${bo.name}` });
+    const told = (id) => eventually("the server tells of somebody", () => ann.frames.some((frame) => frame.includes("queue:update") && frame.includes(id)));
+    const { userId: gone } = await bo.page.evaluate(() => JSON.parse(sessionStorage["duet.me"]));
+    const fetched = new Promise((resolve) => {
+      const hold = async (route) => {
+        const response = await route.fetch();
+        await cy.signUp();
+        const { userId } = await cy.page.evaluate(() => JSON.parse(sessionStorage["duet.me"]));
+        await told(userId);
+        await route.fulfill({ response });
+        resolve();
+      };
+      ann.page.route("**/room/queue", hold, { times: 1 });
+    });
+    await bo.press("Sign out");
+    await told(gone);
+    await fetched;
+    await ann.page.getByRole("button", { name: `Call ${cy.name}`, exact: true }).waitFor();
+    await cy.leaves();
+  });
+
   fact("a reload in mid-call resumes it, whoever reloads", async (ann, bo) => {
     await call(ann, bo);
     await chat(ann, bo, "before");
