@@ -71,7 +71,8 @@ export class Peer {
     connection.ontrack = ({ streams }) => this.onStream(streams[0]);
     connection.onconnectionstatechange = () => {
       this.onState(connection.connectionState);
-      if (connection.connectionState === "failed" && this.isInitiator) this.offer();
+      const isOurs = connection === this.#connection;
+      if (isOurs && connection.connectionState === "failed" && this.isInitiator) this.offer();
     };
     return connection;
   }

@@ -30,15 +30,16 @@ export async function launchBrowser(flags = []) {
 }
 
 export class Person {
-  /** A new browser context on the page of `server`. `complaints` are the console's, `strangers` requests to other hosts, `frames` all that the server said. */
-  static async arrive(browser, server, { name = "Ann", viewport = { width: 1280, height: 800 }, storage, media = true, theme = "light" } = {}) {
-    const context = await browser.newContext({ viewport, colorScheme: theme, storageState: storage, deviceScaleFactor: 1, permissions: media ? ["camera", "microphone"] : [] });
+  /** In a browser context of their own on the page of `server`. `media`: whether camera and microphone are allowed. */
+  static async arrive(browser, server, { name = "Ann", viewport = { width: 1280, height: 800 }, media = true, theme = "light" } = {}) {
+    const context = await browser.newContext({ viewport, colorScheme: theme, permissions: media ? ["camera", "microphone"] : [] });
     const person = new Person(await context.newPage(), server, name);
     await person.#listen(context);
     await person.page.goto(`${server.url}/demo`);
     return person;
   }
 
+  /** `complaints` are the console's, `strangers` requests to other hosts, `frames` all that the server said. */
   constructor(page, server, name) {
     Object.assign(this, { page, server, name, complaints: [], strangers: [], frames: [], bytes: 0 });
     page.setDefaultTimeout(PATIENCE_MS);
