@@ -95,6 +95,8 @@ pub struct Config {
     /// The same.
     pub session_cache_max: usize,
     pub sweep_seconds: u64,
+    /// 0 is for ever.
+    pub history_keep_days: u64,
     /// `None`: what the system allows.
     pub memory_limit_mib: Option<u64>,
     pub memory_seconds: u64,
@@ -147,6 +149,7 @@ impl Config {
             user_cache_max: part(self.user_cache_max),
             session_cache_max: part(self.session_cache_max),
             sweep: Duration::from_secs(self.sweep_seconds),
+            history_keep_ms: (self.history_keep_days > 0).then_some(self.history_keep_days * DAY_MS),
             stop_ms: self.stop_seconds * 1000,
         }
     }
@@ -335,6 +338,7 @@ fn read(reader: &mut Reader) -> Config {
         user_cache_max: reader.number("user-cache-max", 1..=100_000_000),
         session_cache_max: reader.number("session-cache-max", 1..=100_000_000),
         sweep_seconds: reader.number("sweep-seconds", 1..=86_400),
+        history_keep_days: reader.number("history-keep-days", 0..=36_500),
         memory_limit_mib: reader.one("memory-limit-mib", "must be auto or a number from 1", limit).flatten(),
         memory_seconds: reader.number("memory-seconds", 1..=86_400),
         hash_threads: reader.number("hash-threads", 1..=256),
@@ -371,6 +375,7 @@ const MESSAGE_BYTES_TOP: u64 = 64 * 1024 * 1024;
 const MEBIBYTES_TOP: u64 = 1 << 40;
 /// Longest time of a connection's timers.
 const HOUR_MS: u64 = 3_600_000;
+const DAY_MS: u64 = 24 * HOUR_MS;
 
 /// Values by flag name, and what is wrong with them.
 struct Reader<'a> {

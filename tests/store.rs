@@ -6,6 +6,8 @@
 mod postgres;
 #[path = "store/proxy.rs"]
 mod proxy;
+#[path = "store/schema.rs"]
+mod schema;
 #[path = "store/sqlite.rs"]
 mod sqlite;
 #[path = "store/suite.rs"]

@@ -140,6 +140,12 @@ pub const EMAIL_BYTES_MAX: usize = 254;
 pub const DEVICE_BYTES_MAX: usize = 256;
 /// Calls listed by `/room/history`, newest first.
 pub const HISTORY_LIST_MAX: usize = 200;
+/// Rows of history that are archived in one transaction, so that nobody waits long behind it.
+pub const ARCHIVE_ROWS_MAX: usize = 100;
+/// Bytes of chat after which no further row is; a row may hold megabytes.
+pub const ARCHIVE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Pause between two such transactions.
+pub const ARCHIVE_PAUSE_MS: u64 = 50;
 /// Entries of `lastSessions` (contract 2.6).
 pub const LAST_SESSIONS_MAX: usize = 10;
 

@@ -4,7 +4,7 @@
 
 /// Every flag, in the order of `--help`. Bounds stand where they are read.
 #[rustfmt::skip]
-pub(super) const FLAGS: [Flag; 50] = [
+pub(super) const FLAGS: [Flag; 51] = [
     flag("port", "PORT", "3001", "TCP port; 0 lets the system choose one"),
     flag("host", "HOST", "0.0.0.0", "Address to listen on; :: is all addresses, IPv4 and IPv6"),
     flag("public-url", "API_BASE", "", "Where browsers reach this server, such as https://api.example.org"),
@@ -41,6 +41,7 @@ pub(super) const FLAGS: [Flag; 50] = [
     flag("user-cache-max", "USER_CACHE_MAX", "50000", "Profiles kept in memory"),
     flag("session-cache-max", "SESSION_CACHE_MAX", "50000", "Sessions kept in memory"),
     flag("sweep-seconds", "SWEEP_SECONDS", "300", "Pause between two sweeps of what has expired, seconds"),
+    flag("history-keep-days", "HISTORY_KEEP_DAYS", "365", "Days that an ended call stays in the history of its users before it is archived; 0 is for ever"),
     flag("memory-limit-mib", "MEMORY_LIMIT_MIB", "auto", "Memory the process should stay within, MiB; auto is what the system allows it"),
     flag("memory-seconds", "MEMORY_SECONDS", "30", "Pause between two readings of the memory, seconds"),
     flag("hash-threads", "HASH_THREADS", "2", "Passwords hashed at the same time"),

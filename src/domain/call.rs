@@ -259,7 +259,8 @@ impl RecentCalls {
         self.order.len()
     }
 
-    fn forget(&mut self, now: Time) {
+    /// Forgets what is too long ago, or too much.
+    pub fn forget(&mut self, now: Time) {
         while let Some(&(until, user, call)) = self.order.front()
             && (until <= now || self.order.len() > RECENT_CALLS_MAX)
         {

@@ -69,6 +69,8 @@ pub enum Input {
     Stored { ticket: u64, reply: Option<Reply> },
     /// [`Domain::deadline`] has come.
     Tick,
+    /// Let go of what is kept for a time that is over, and of room that is no longer needed; now and then.
+    Sweep,
     /// The server stops: end and store all calls.
     Stop,
 }
@@ -171,6 +173,7 @@ impl Domain {
             Input::Published(deltas) => self.directory.apply(&deltas, out),
             Input::Stored { ticket, reply } => self.stored(now, ticket, reply, out),
             Input::Tick => self.tick(now, out),
+            Input::Sweep => self.sweep(now),
             Input::Stop => self.stop_calls(now, out),
         }
         while let Some((user, message)) = self.local.pop_front() {
@@ -286,6 +289,12 @@ impl Domain {
         }
     }
 
+    fn sweep(&mut self, now: Time) {
+        self.recent.forget(now);
+        // By itself the map keeps the room of the most users that were ever here.
+        self.users.shrink_to(2 * self.users.len());
+    }
+
     /// Sends `message` to the home of `user`: at the end of this input if that is here.
     fn tell(&mut self, user: UserId, message: UserMessage, out: &mut Effects) {
         if self.placement.home(user) == self.me {
@@ -309,5 +318,56 @@ impl Domain {
         } else {
             self.send_all(user, event, out);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::model::{AccountType, Login};
+    use crate::message::{Card, Gender, PaidStatus};
+
+    const NOW: Time = Time(1_000_000);
+    const HERE: ShardId = ShardId(0);
+
+    fn login(random: &mut Random) -> Login {
+        let user_id = UserId::draw(random);
+        Login {
+            card: Card {
+                user_id,
+                name: "Ann".to_owned(),
+                gender: Gender::Female,
+                selfie_url: None,
+                video_url: None,
+                introduction: None,
+            },
+            token: Token::draw(user_id, random).hash(),
+            account: AccountType::Guest,
+            paid: PaidStatus::Paid,
+            banned: false,
+            active: true,
+            expires_at: NOW + 1_000_000,
+        }
+    }
+
+    #[test]
+    fn a_crowd_that_is_gone_leaves_no_room_behind() {
+        let (mut random, mut out) = (Random::from_seed(1), Effects::default());
+        let mut domain = Domain::new(HERE, Placement::new(1), Settings::default(), Random::from_seed(2));
+        let conns: Vec<ConnId> = (0..5_000).map(|index| ConnId { shard: HERE, index, generation: 0 }).collect();
+        for conn in &conns {
+            let fact = Some(Reply::Session(Some(Box::new(login(&mut random)))));
+            domain.handle(NOW, Input::Connect { conn: *conn, fact }, &mut out);
+        }
+        assert_eq!(domain.sizes().users, 5_000);
+        for conn in &conns[1..] {
+            domain.handle(NOW, Input::Left { conn: *conn, leave: Leave::Deliberate }, &mut out);
+        }
+        domain.handle(NOW + 1_000, Input::Tick, &mut out);
+        assert_eq!(domain.sizes().users, 1);
+        assert!(domain.users.capacity() >= 5_000);
+        domain.handle(NOW + 1_000, Input::Sweep, &mut out);
+        assert!(domain.users.capacity() < 10, "{}", domain.users.capacity());
+        assert_eq!(domain.user_of(conns[0]).map(|user| domain.users.contains_key(&user)), Some(true));
     }
 }

@@ -105,7 +105,8 @@ impl Rates {
         Standing { limit, used: 1, resets_at }
     }
 
-    fn forget_ended(&mut self, now: Time) {
+    /// Forgets windows that have ended.
+    pub fn forget_ended(&mut self, now: Time) {
         while let Some(entry) = self.ends.first_entry()
             && entry.key().0 <= now
         {
@@ -157,6 +158,15 @@ mod tests {
         used(&mut rates, 0, "2001:db8::1", Action::Count);
         assert_eq!(used(&mut rates, 0, "2001:db8::2", Action::Count), 2);
         assert_eq!(used(&mut rates, 0, "2001:db8:0:1::2", Action::Count), 1);
+    }
+
+    #[test]
+    fn what_has_ended_is_forgotten_without_being_asked_for() {
+        let mut rates = Rates::default();
+        used(&mut rates, 0, "1.1.1.1", Action::Count);
+        used(&mut rates, 1, "1.1.1.2", Action::Count);
+        rates.forget_ended(Time(1000));
+        assert_eq!((rates.windows.len(), rates.ends.len()), (1, 1));
     }
 
     #[test]

@@ -38,10 +38,13 @@ pub enum Request {
     SetCooldown { pair: (UserId, UserId), until: Time },
     /// Stores an ended call for both, once per call id, in one transaction: `Finished`.
     FinishCall(Box<FinishedCall>),
-    /// The user's calls, newest first: `History`.
+    /// The user's calls, newest first, without what is archived: `History`.
     History { user: UserId, limit: usize },
     /// Removes sessions and cooldowns that ended before `now`: `Done`.
     Sweep { now: Time },
+    /// Moves calls that ended before `before` out of the users' history into the archive, longest ago first and a
+    /// bounded number at a time: `Archived`.
+    Archive { before: Time },
 }
 
 impl Request {
@@ -54,7 +57,8 @@ impl Request {
             | Self::SetSocials { .. }
             | Self::SetCooldown { .. }
             | Self::FinishCall(_)
-            | Self::Sweep { .. } => true,
+            | Self::Sweep { .. }
+            | Self::Archive { .. } => true,
             Self::Session { .. }
             | Self::AccountByEmail { .. }
             | Self::AccountByUser { .. }
@@ -62,6 +66,14 @@ impl Request {
             | Self::Relations { .. }
             | Self::Pair { .. }
             | Self::History { .. } => false,
+        }
+    }
+
+    /// Of whom it changes what shards cache, when an endpoint asks for it.
+    pub fn changes(&self) -> Option<UserId> {
+        match self {
+            Self::Link { user, .. } | Self::LogIn { user, .. } | Self::SetSocials { user, .. } => Some(*user),
+            _ => None,
         }
     }
 }
@@ -90,6 +102,10 @@ pub enum Reply {
         callee: Metrics,
     },
     History(Vec<HistoryEntry>),
+    /// How many rows of history were moved; a call has one for each of the two.
+    Archived {
+        rows: u64,
+    },
     /// The database is away, which the store has logged; nothing was changed.
     Away,
     /// The store could not do it; nothing was changed. The text is for the log, never for a client.

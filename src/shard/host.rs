@@ -7,6 +7,7 @@ use crate::api::Settings;
 use crate::api::host::{Busy, CacheCounts, Host, Live, QueueVisitor, Unavailable};
 use crate::base::{Random, Time, Token, TokenHash, UserId};
 use crate::domain::rate::{Action, Bucket, Key, Limit, Standing};
+use crate::link::LinkError;
 use crate::message::model::Login;
 use crate::message::store::{Profile, Reply, Request};
 
@@ -14,6 +15,7 @@ use crate::telemetry::memory::Memory;
 
 use super::Shard;
 use super::inbox::Envelope;
+use super::store::checked;
 
 /// A handle for one request.
 pub(super) struct ShardHost(pub Rc<Shard>);
@@ -32,7 +34,13 @@ impl Host for ShardHost {
     }
 
     async fn store(&self, request: Request) -> Result<Reply, Unavailable> {
-        self.0.stores.request(request).await
+        let changed = request.changes();
+        let reply = self.0.stores.ask(request).await;
+        // A write without an answer may be stored: what is cached may be of the past.
+        if let (Err(LinkError::Closed), Some(user)) = (&reply, changed) {
+            self.user_changed(user).await;
+        }
+        checked(reply)
     }
 
     async fn login(&self, token: &Token) -> Result<Option<Login>, Unavailable> {

@@ -136,6 +136,7 @@ async fn deliver(sender: Sender<Envelope>, overflow: Rc<Overflow>) {
                 permit.send(envelope);
             }
         }
+        overflow.waiting.borrow_mut().shrink_to_fit();
     }
 }
 
@@ -222,5 +223,37 @@ async fn close_all(shard: &Rc<Shard>) {
     let deadline = shard.now() + shard.settings.stop_ms;
     while shard.slots.borrow().len() > 0 && shard.now() < deadline {
         sleep(STOP_POLL).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_lite::future::{block_on, or};
+
+    use super::*;
+    use crate::base::Random;
+
+    #[test]
+    fn an_overflow_keeps_the_order_and_gives_its_memory_back() {
+        let (sender, mut inbox) = channel(4);
+        let mesh = Mesh::new(vec![sender.clone()]);
+        let sid = EngineSid::draw(ShardId(0), &mut Random::from_seed(1));
+        for moves in 0..1_000 {
+            let whereabouts = Whereabouts::Arrived { at: ShardId(0), moves };
+            assert!(mesh.send(ShardId(0), Envelope::Session { sid, whereabouts }));
+        }
+        let overflow = &mesh.overflows[0];
+        assert_eq!(overflow.waiting.borrow().len(), 996);
+        let receive = async {
+            for expected in 0..1_000 {
+                let received = inbox.recv().await;
+                let Some(Envelope::Session { whereabouts: Whereabouts::Arrived { moves, .. }, .. }) = received else {
+                    panic!("something else came");
+                };
+                assert_eq!(moves, expected);
+            }
+        };
+        block_on(or(deliver(sender, overflow.clone()), receive));
+        assert_eq!(overflow.waiting.borrow().capacity(), 0);
     }
 }

@@ -81,6 +81,8 @@ pub struct Settings {
     pub session_cache_max: usize,
     /// Pause between two sweeps.
     pub sweep: Duration,
+    /// How long an ended call stays in the users' history, milliseconds; `None`: for ever.
+    pub history_keep_ms: Option<u64>,
     /// Time that an orderly stop may take, milliseconds.
     pub stop_ms: u64,
 }

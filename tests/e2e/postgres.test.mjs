@@ -1,48 +1,16 @@
 // duet on a Postgres of this suite's own, which it may kill: outages, starts that must fail, migrations.
 
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
 import { join } from "node:path";
-import { after, describe, it } from "node:test";
-import { fileURLToPath } from "node:url";
+import { before, describe, it } from "node:test";
 import { Cast, hangUp, lasting, say, within } from "./cast.mjs";
 import { freshAddress, request } from "./client.mjs";
+import { Postgres } from "./postgres.mjs";
 import { Server, eventually, freePort, freshDatabase, pause, run, sql, temporaryFolder } from "./server.mjs";
 
-const SCRIPT = fileURLToPath(new URL("../postgres", import.meta.url));
 const KILLS = 4;
 const REFUSAL_MS_MAX = 500;
 const PASSWORD = "correct horse";
-
-/** A Postgres that a test may kill; gone with its folder. */
-class Postgres {
-  constructor() {
-    this.folder = join(temporaryFolder(), "postgres");
-    // Its user must be able to come here.
-    execFileSync("chmod", ["711", join(this.folder, "..")]);
-    this.start();
-    after(() => this.do("stop"));
-  }
-
-  do(command) {
-    return execFileSync(SCRIPT, [command, this.folder], { encoding: "utf8" }).trim();
-  }
-
-  start() {
-    this.url = this.do("start");
-    this.runs = true;
-  }
-
-  kill() {
-    this.do("kill");
-    this.runs = false;
-  }
-
-  /** After a test that has failed halfway. */
-  mend() {
-    if (!this.runs) this.start();
-  }
-}
 
 const signUp = (server) =>
   request(server.url, "POST", "/auth/guest", { body: { name: "Ada", gender: "female" }, address: freshAddress() });
@@ -80,6 +48,7 @@ async function allThere(server, made) {
 
 describe("Postgres", () => {
   const postgres = new Postgres();
+  before(() => postgres.start());
 
   it(`kill -9 of Postgres under load, ${KILLS} times: nothing acknowledged is lost, and duet recovers`, { timeout: 180_000 }, async () => {
     const server = await Server.start({}, { database: freshDatabase(postgres.url) });
@@ -89,10 +58,10 @@ describe("Postgres", () => {
         for (let round = 1; round <= KILLS; round++) {
           const before = running.made.length;
           await eventually("sign-ups go on", () => running.made.length >= before + 50, 20_000);
-          postgres.kill();
+          await postgres.kill();
           const refused = running.refused.get(503) ?? 0;
           await eventually("sign-ups are refused", () => running.refused.get(503) > refused);
-          postgres.start();
+          await postgres.start();
         }
         const before = running.made.length;
         await eventually("sign-ups go on", () => running.made.length >= before + 50, 20_000);
@@ -108,7 +77,7 @@ describe("Postgres", () => {
       });
     } finally {
       await server.kill();
-      postgres.mend();
+      await postgres.mend();
     }
   });
 
@@ -121,7 +90,7 @@ describe("Postgres", () => {
         const bystander = await cast.online();
         await bystander.get("/user/me");
         await say(caller, callee, room, "before");
-        postgres.kill();
+        await postgres.kill();
         await eventually("the outage is noticed", async () => (await signUp(server)).status === 503);
         await say(callee, caller, room, "meanwhile");
         bystander.emit("presence:join");
@@ -134,7 +103,7 @@ describe("Postgres", () => {
         await lasting(startedAt);
         caller.emit("call:end", { roomId: room });
         await caller.never("session:finalized", 1_500);
-        postgres.start();
+        await postgres.start();
         const [mine, theirs] = await Promise.all([caller, callee].map((person) => person.next("session:finalized")));
         assert.equal(mine.sessionId, theirs.sessionId);
         for (const person of [caller, callee]) {
@@ -146,7 +115,7 @@ describe("Postgres", () => {
       });
     } finally {
       await server.kill();
-      postgres.mend();
+      await postgres.mend();
     }
   });
 
@@ -167,6 +136,26 @@ describe("Postgres", () => {
         const login = await request(server.url, "POST", "/auth/login", { body: { email, password: PASSWORD }, address: freshAddress() });
         assert.deepEqual([login.status, login.body.userId], [200, caller.id]);
       });
+    } finally {
+      await server.kill();
+    }
+  });
+
+  it("calls that are older than HISTORY_KEEP_DAYS leave the history for the archive, and the log says so", { timeout: 60_000 }, async () => {
+    const database = freshDatabase(postgres.url);
+    const server = await Server.start({ "history-keep-days": 30, "sweep-seconds": 1 }, { database });
+    try {
+      const { body } = await signUp(server);
+      const call = (session, days) => `('${session}', '${body.userId}', gen_random_uuid(), 'Bob', gen_random_uuid(), 0, 60, '[]', ${Date.now() - days * 86_400_000})`;
+      sql(
+        `INSERT INTO chat_history (session_id, user_id, partner_id, partner_name, room_id, started_at, duration, messages, created_at)
+         VALUES ${call("old", 31)}, ${call("older", 400)}, ${call("recent", 29)}`,
+        database,
+      );
+      await eventually("the log says so", () => /old history was archived.*rows=2/.test(server.log));
+      const { history } = (await request(server.url, "GET", "/room/history", { token: body.sessionToken, address: freshAddress() })).body;
+      assert.deepEqual(history.map(({ sessionId }) => sessionId), ["recent"]);
+      assert.equal(sql("SELECT string_agg(session_id, ' ' ORDER BY session_id) FROM chat_history_archive", database), "old older");
     } finally {
       await server.kill();
     }

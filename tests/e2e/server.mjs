@@ -43,11 +43,16 @@ process.on("exit", () => {
 });
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.once(signal, () => process.exit(1));
 
-/** The command line for these flags; `false` leaves a flag out. */
-function commandLine(flags, seccomp, binary) {
+/** The arguments for these flags; `false` leaves a flag out. */
+export function argumentsOf(flags) {
   const words = Object.entries(flags).filter(([, value]) => value !== false && value !== undefined);
-  const args = words.flatMap(([name, value]) => [`--${name}`, String(value)]);
-  return seccomp ? ["python3", [join(HERE, "seccomp.py"), binary, ...args]] : [binary, args];
+  return words.flatMap(([name, value]) => [`--${name}`, String(value)]);
+}
+
+/** Program and arguments that run `binary`; `inside` are words that put it somewhere, such as into a namespace. */
+function commandLine(args, { seccomp, binary = BIN, inside = [] }) {
+  const [program, ...words] = [...inside, ...(seccomp ? ["python3", join(HERE, "seccomp.py")] : []), binary, ...args];
+  return [program, words];
 }
 
 /** Only what the server may need: no setting of the surrounding shell leaks into it. */
@@ -71,8 +76,8 @@ export function freshDatabase(url = DATABASE_URL) {
 }
 
 /** Runs the binary to its end: `{code, stdout, stderr}`. Killed after `ms`, then `code` is null. */
-export function run(args, { ms = START_MS, seccomp = false, database } = {}) {
-  const [program, words] = seccomp ? ["python3", [join(HERE, "seccomp.py"), BIN, ...args]] : [BIN, args];
+export function run(args, { ms = START_MS, database, ...where } = {}) {
+  const [program, words] = commandLine(args, where);
   return new Promise((resolve, reject) => {
     const child = spawn(program, words, { stdio: ["ignore", "pipe", "pipe"], env: environment(database) });
     running.add(child);
@@ -108,26 +113,26 @@ export function temporaryFolder() {
 
 export class Server {
   /** Starts a server and waits until it answers. `flags` override the defaults of the configuration. */
-  static async start(flags = {}, { seccomp = SECCOMP, binary = BIN, database = DATABASE_URL && freshDatabase() } = {}) {
-    const server = new Server(flags, seccomp, binary, database);
+  static async start(flags = {}, { seccomp = SECCOMP, binary = BIN, database = DATABASE_URL && freshDatabase(), inside } = {}) {
+    const server = new Server(flags, { seccomp, binary, inside }, database);
     server.port = flags.port ?? (await freePort());
     await server.launch();
     return server;
   }
 
-  constructor(flags, seccomp, binary, database) {
-    this.binary = binary;
+  constructor(flags, where, database) {
+    this.where = where;
     this.database = database;
     this.folder = temporaryFolder();
     this.flags = { host: "127.0.0.1", runtime: RUNTIME, shards: SHARDS, data: join(this.folder, "data"), ...UNLIMITED, ...flags };
-    this.seccomp = seccomp;
     this.log = "";
   }
 
   /** Starts the process on this server's port and data, and waits for its URL and for `/health`. */
   async launch() {
-    if (!existsSync(this.binary)) throw new Error(`there is no server to test at ${this.binary}: cargo build --release first`);
-    const [program, args] = commandLine({ ...this.flags, port: this.port }, this.seccomp, this.binary);
+    const { binary } = this.where;
+    if (!existsSync(binary)) throw new Error(`there is no server to test at ${binary}: cargo build --release first`);
+    const [program, args] = commandLine(argumentsOf({ ...this.flags, port: this.port }), this.where);
     this.logAtLaunch = this.log.length;
     this.child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"], env: environment(this.database) });
     running.add(this.child);

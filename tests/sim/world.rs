@@ -31,6 +31,8 @@ const ROLL_CALL_MS: u64 = 15_000;
 const SILENCE_MS: u64 = 35 * 60_000;
 /// How often the checkers look at what has no event of its own.
 const INSPECT_MS: u64 = 1_000;
+/// How often the shards sweep.
+const SWEEP_MS: u64 = 300_000;
 
 /// Something that is to happen.
 pub enum Event {
@@ -48,6 +50,7 @@ pub enum Event {
     ChangePace,
     LiftCooldowns,
     StaleId,
+    Sweep,
     Crash,
     Stop,
     Inspect,
@@ -164,6 +167,7 @@ impl World {
         }
         self.schedule(self.now + 10_000, Event::StaleId);
         self.schedule(self.now + 20_000, Event::LiftCooldowns);
+        self.schedule(self.now + SWEEP_MS, Event::Sweep);
         self.schedule(self.now + INSPECT_MS, Event::Inspect);
     }
 
@@ -232,6 +236,10 @@ impl World {
             Event::ChangePace => self.next_pace(),
             Event::LiftCooldowns => self.lift_cooldowns(),
             Event::StaleId => self.stale_id(),
+            Event::Sweep => {
+                (0..self.shards.len()).for_each(|at| self.handle(at, Input::Sweep));
+                self.schedule(self.now + SWEEP_MS, Event::Sweep);
+            }
             Event::Crash => self.crash(),
             Event::Stop => self.stop(),
             Event::Inspect => {

@@ -5,9 +5,10 @@
 
 #![allow(clippy::disallowed_methods, reason = "no shard runs here, and what is measured is real time")]
 
+mod archive;
+
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use duet::base::{Random, UserId};
@@ -18,6 +19,7 @@ use futures_lite::future::block_on;
 use tokio_postgres::NoTls;
 
 use super::proxy::Proxy;
+use super::schema;
 use super::suite::FACTS;
 use super::world::{Fact, LATER, NOW, Person, World};
 
@@ -114,6 +116,10 @@ fn plant(database: &Database, fact: Fact) {
         ),
         Fact::Ban { user } => format!("UPDATE users SET ban_status = 'temporary' WHERE user_id = '{user}'"),
         Fact::Gone { user } => format!("DELETE FROM users WHERE user_id = '{user}'"),
+        Fact::Restored { user } => format!(
+            "WITH back AS (DELETE FROM chat_history_archive WHERE user_id = '{user}' RETURNING *)
+             INSERT INTO chat_history SELECT * FROM back"
+        ),
     });
     assert_eq!(changed, 1);
 }
@@ -153,7 +159,7 @@ fn stores_that_open_an_empty_database_together_migrate_it_once() {
         })
         .collect();
     opening.into_iter().for_each(|opening| opening.join().unwrap().stop());
-    assert_eq!(database.sql("SELECT version FROM schema_migrations"), 1);
+    assert_eq!(database.sql("SELECT version FROM schema_migrations"), 2, "one row for each migration");
 }
 
 #[test]
@@ -165,6 +171,30 @@ fn a_newer_schema_is_refused() {
     let error = refusal(&database.url);
     assert!(matches!(error, OpenError::NewerDatabase { found: 99, .. }), "{error:?}");
     assert_eq!(error.to_string().lines().count(), 1);
+}
+
+#[test]
+#[ignore = "run by tests/run, with a server in DUET_TEST_POSTGRES"]
+fn a_database_of_schema_1_is_migrated_with_all_that_is_in_it() {
+    let database = Database::new();
+    database.sql(include_str!("../../migrations/postgres/0001_start.sql"));
+    database.sql(
+        "CREATE TABLE schema_migrations (version integer PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now());
+         INSERT INTO schema_migrations (version) VALUES (1)",
+    );
+    let bytes = |byte: u8, count| format!("{byte:02x}").repeat(count);
+    let hash = format!("'\\x{}'", bytes(7, 32));
+    database.sql(&schema::rows(|number| format!("uuid '{}'", bytes(number, 16)), &hash, "true"));
+    let dump = || {
+        let rows = |table| format!("SELECT string_agg(each::text, E'\n' ORDER BY each::text) FROM {table} AS each");
+        schema::TABLES.map(|table| sql_text(&database.url, &rows(table)))
+    };
+    let before = dump();
+    let handle = open(&database.url);
+    assert_eq!(dump(), before);
+    assert!(database.sql("SELECT version FROM schema_migrations") > 1);
+    schema::serves(&world(&handle, &|_| ()));
+    handle.stop();
 }
 
 #[test]
@@ -373,6 +403,18 @@ fn finished_at_last(world: &World<'_>, call: &duet::message::store::FinishedCall
     }
 }
 
+/// Does `work` while somebody else holds what `statement` locks.
+fn while_held(database: &Database, statement: &str, work: impl FnOnce()) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (client, driver) = tokio_postgres::connect(&database.url, NoTls).await.unwrap();
+        tokio::spawn(driver);
+        client.batch_execute(&format!("BEGIN; {statement}")).await.unwrap();
+        work();
+        client.batch_execute("ROLLBACK").await.unwrap();
+    });
+}
+
 #[test]
 #[ignore = "run by tests/run, with a server in DUET_TEST_POSTGRES"]
 fn a_lock_held_from_outside_fails_the_write_in_time_and_reads_go_on() {
@@ -380,28 +422,13 @@ fn a_lock_held_from_outside_fails_the_write_in_time_and_reads_go_on() {
     let handle = try_open(Settings { query_ms_max: 300, ..settings(&database.url) }).unwrap();
     let mut world = world(&handle, &|_| ());
     let (ann, bob) = (world.guest(), world.guest());
-    let url = database.url.clone();
-    let (held, holds) = mpsc::channel();
-    let (release, released) = mpsc::channel::<()>();
-    let holder = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let (client, driver) = tokio_postgres::connect(&url, NoTls).await.unwrap();
-            tokio::spawn(driver);
-            client.batch_execute("BEGIN; LOCK TABLE cooldowns IN ACCESS EXCLUSIVE MODE").await.unwrap();
-            held.send(()).unwrap();
-            released.recv().unwrap();
-            client.batch_execute("ROLLBACK").await.unwrap();
-        });
-    });
-    holds.recv().unwrap();
     let pair = (ann.id, bob.id);
-    let write = world.link.ask(Request::SetCooldown { pair, until: LATER });
-    let read = world.link.ask(Request::Profile { user: UserId::from_bytes([9; 16]) });
-    assert!(matches!(block_on(read), Ok(Reply::Profile(None))));
-    assert!(matches!(block_on(write), Ok(Reply::Failed(reason)) if reason.contains("statement timeout")));
-    release.send(()).unwrap();
-    holder.join().unwrap();
+    while_held(&database, "LOCK TABLE cooldowns IN ACCESS EXCLUSIVE MODE", || {
+        let write = world.link.ask(Request::SetCooldown { pair, until: LATER });
+        let read = world.link.ask(Request::Profile { user: UserId::from_bytes([9; 16]) });
+        assert!(matches!(block_on(read), Ok(Reply::Profile(None))));
+        assert!(matches!(block_on(write), Ok(Reply::Failed(reason)) if reason.contains("statement timeout")));
+    });
     assert!(matches!(world.ask(Request::SetCooldown { pair, until: LATER }), Reply::Done));
     handle.stop();
 }

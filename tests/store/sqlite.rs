@@ -15,7 +15,9 @@ use duet::store::sqlite::Settings;
 use duet::store::{self, Handle, OpenError};
 use futures_lite::future::block_on;
 use rusqlite::Connection;
+use rusqlite::types::Value;
 
+use super::schema;
 use super::suite::FACTS;
 use super::world::{Fact, Folder, NOW, Person, World};
 
@@ -57,6 +59,11 @@ fn plant(folder: &Path, fact: Fact) {
         Fact::Gone { user } => {
             database.execute_batch("PRAGMA foreign_keys = ON").unwrap();
             database.execute("DELETE FROM users WHERE user_id = ?1", [bytes(user)])
+        }
+        Fact::Restored { user } => {
+            let sql = "INSERT INTO chat_history SELECT * FROM chat_history_archive WHERE user_id = ?1";
+            assert_eq!(database.execute(sql, [bytes(user)]), Ok(1));
+            database.execute("DELETE FROM chat_history_archive WHERE user_id = ?1", [bytes(user)])
         }
     };
     assert_eq!(changed, Ok(1));
@@ -150,6 +157,97 @@ fn a_newer_schema_is_refused() {
     database(folder.path()).pragma_update(None, "user_version", 99).unwrap();
     let error = refusal(folder.path());
     assert!(matches!(error, OpenError::NewerSchema { found: 99, .. }), "{error:?}");
+}
+
+/// All that is in the tables of schema 1.
+fn dump(folder: &Path) -> Vec<String> {
+    let database = database(folder);
+    let row = |row: &rusqlite::Row<'_>| {
+        (0..row.as_ref().column_count()).map(|column| row.get(column)).collect::<Result<Vec<Value>, _>>()
+    };
+    let rows = |table| {
+        let mut statement = database.prepare(&format!("SELECT * FROM {table} ORDER BY 1, 2")).unwrap();
+        let rows: Vec<_> = statement.query_map([], row).unwrap().map(Result::unwrap).collect();
+        assert!(!rows.is_empty(), "{table} is empty");
+        format!("{table}: {rows:?}")
+    };
+    schema::TABLES.into_iter().map(rows).collect()
+}
+
+#[test]
+fn a_database_of_schema_1_is_migrated_with_all_that_is_in_it() {
+    let folder = Folder::new();
+    let older = database(folder.path());
+    older.execute_batch(include_str!("../../migrations/sqlite/0001_start.sql")).unwrap();
+    let bytes = |byte: u8, count| format!("X'{}'", format!("{byte:02x}").repeat(count));
+    older.execute_batch(&schema::rows(|number| bytes(number, 16), &bytes(7, 32), "1")).unwrap();
+    older.pragma_update(None, "user_version", 1).unwrap();
+    drop(older);
+    let before = dump(folder.path());
+    let handle = open(folder.path());
+    assert_eq!(dump(folder.path()), before);
+    assert!(database(folder.path()).query_row("PRAGMA user_version", [], |row| row.get::<_, u32>(0)).unwrap() > 1);
+    schema::serves(&world(&handle, &|_| ()));
+    handle.stop();
+}
+
+/// Fills the history with calls that ended at the times 1, 2 and so on.
+fn fill_history(folder: &Path, rows: u32) {
+    let sql = "WITH RECURSIVE number (n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM number WHERE n < ?1)
+         INSERT INTO chat_history
+         SELECT 'session-' || n, user_id, user_id, 'Bob', user_id, n, 60, '[' || printf('%1000d', n) || ']', n
+         FROM number, users";
+    assert_eq!(database(folder).execute(sql, [rows]), Ok(rows as usize));
+}
+
+/// Rows of history that are there exactly once, archived or not; and all of them.
+fn kept(folder: &Path) -> (u32, u32) {
+    let sql = "SELECT count(DISTINCT session_id || messages), count(*) FROM (
+             SELECT session_id, messages FROM chat_history
+             UNION ALL SELECT session_id, messages FROM chat_history_archive)";
+    database(folder).query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap()
+}
+
+#[test]
+fn an_archiving_that_is_killed_loses_nothing_and_doubles_nothing() {
+    const ROWS: u32 = 10_000;
+    let folder = Folder::new();
+    let handle = open(folder.path());
+    world(&handle, &|_| ()).guest();
+    handle.stop();
+    fill_history(folder.path(), ROWS);
+    for round in 1..=4 {
+        let mut child = Running::start("child_archives_until_killed", folder.path());
+        (0..round).for_each(|_| drop(child.line()));
+        child.kill();
+        assert_eq!(kept(folder.path()), (ROWS, ROWS), "in round {round}");
+    }
+    let archived = database(folder.path()).query_row("SELECT count(*) FROM chat_history_archive", [], |row| row.get(0));
+    let archived: u32 = archived.unwrap();
+    assert!((1_000..ROWS).contains(&archived), "it was killed in the middle: {archived}");
+    let handle = open(folder.path());
+    assert_eq!(world(&handle, &|_| ()).archive(NOW), u64::from(ROWS - archived));
+    assert_eq!(kept(folder.path()), (ROWS, ROWS));
+    handle.stop();
+}
+
+#[test]
+fn an_archive_that_takes_no_row_leaves_all_where_they_are() {
+    let folder = Folder::new();
+    let handle = open(folder.path());
+    let mut world = world(&handle, &|_| ());
+    world.guest();
+    fill_history(folder.path(), 50);
+    let outside = database(folder.path());
+    let refuse = "CREATE TRIGGER refuse AFTER INSERT ON chat_history_archive WHEN new.session_id = 'session-40'
+         BEGIN SELECT raise(FAIL, 'no'); END";
+    outside.execute_batch(refuse).unwrap();
+    assert!(matches!(world.ask(Request::Archive { before: NOW }), Reply::Failed(_)));
+    let left = |table| outside.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0));
+    assert_eq!((left("chat_history"), left("chat_history_archive")), (Ok(50), Ok(0)));
+    outside.execute_batch("DROP TRIGGER refuse").unwrap();
+    assert_eq!(world.archive(NOW), 50);
+    handle.stop();
 }
 
 #[test]
@@ -337,6 +435,25 @@ fn child_signs_up_until_killed() {
                 assert!(matches!(read, Ok(Reply::Session(Some(_)))));
                 println!("readable {}", known.id);
             }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Archives for ever, and reports each reply.
+#[test]
+#[ignore = "run by the test of a killed archiving, with a folder on standard input"]
+fn child_archives_until_killed() {
+    let mut folder = String::new();
+    std::io::stdin().read_line(&mut folder).unwrap();
+    if folder.trim_end().is_empty() {
+        return;
+    }
+    let handle = open(Path::new(folder.trim_end()));
+    println!();
+    loop {
+        match block_on(handle.link().ask(Request::Archive { before: NOW })) {
+            Ok(Reply::Archived { rows }) => println!("ack {rows}"),
             other => panic!("{other:?}"),
         }
     }

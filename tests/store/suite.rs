@@ -1,6 +1,6 @@
 //! What every store must do, whichever database is behind it: each fact gets an empty store of its own.
 
-use duet::base::limits::LAST_SESSIONS_MAX;
+use duet::base::limits::{ARCHIVE_BYTES_MAX, ARCHIVE_ROWS_MAX, LAST_SESSIONS_MAX};
 use duet::base::{Time, UserId};
 use duet::message::PaidStatus;
 use duet::message::model::{AccountType, ChatKind, ChatLine, Socials};
@@ -35,6 +35,11 @@ pub const FACTS: &[Named] = &[
     ("a_call_with_somebody_who_is_gone_is_stored", a_call_with_somebody_who_is_gone_is_stored),
     ("history_is_newest_first_and_limited", history_is_newest_first_and_limited),
     ("a_sweep_removes_what_has_ended_and_nothing_else", a_sweep_removes_what_has_ended_and_nothing_else),
+    ("an_old_call_is_archived_whole_for_both", an_old_call_is_archived_whole_for_both),
+    ("an_archived_call_counts_once", an_archived_call_counts_once),
+    ("an_archived_call_outlives_only_the_partner", an_archived_call_outlives_only_the_partner),
+    ("much_is_archived_bit_by_bit_longest_ago_first", much_is_archived_bit_by_bit_longest_ago_first),
+    ("long_chats_are_archived_a_few_at_a_time", long_chats_are_archived_a_few_at_a_time),
 ];
 
 fn a_guest_has_a_session_and_a_profile(world: &mut World<'_>) {
@@ -379,4 +384,83 @@ fn a_sweep_removes_what_has_ended_and_nothing_else(world: &mut World<'_>) {
     assert!(world.session(ann.token).is_some(), "linking made it last longer");
     assert_eq!(world.relations(ann.id, NOW).cooldowns, [(eve.id, LATER + 1)]);
     assert_eq!(world.profile(bob.id).card.user_id, bob.id, "people stay");
+}
+
+fn an_old_call_is_archived_whole_for_both(world: &mut World<'_>) {
+    let (ann, bob) = (world.guest(), world.guest());
+    let text = "a 'quoted' \\ line".to_owned();
+    let line = ChatLine { from: ann.id.to_string(), text, timestamp: NOW, kind: ChatKind::Message, socials: None };
+    let old = FinishedCall { ended_at: NOW + 1, messages: vec![line], ..world.call(ann, bob) };
+    let recent = FinishedCall { started_at: NOW + 1, ended_at: NOW + 2, ..world.call(bob, ann) };
+    world.finished(&old);
+    world.finished(&recent);
+    let shown = |user| format!("{:?}", history(world, user, 9));
+    let before = [shown(ann.id), shown(bob.id)];
+    assert_eq!(world.archive(NOW + 1), 0, "it ended at that time, not before");
+    assert_eq!(world.archive(NOW + 2), 2, "one row for each");
+    for person in [ann, bob] {
+        let sessions: Vec<_> = history(world, person.id, 9).into_iter().map(|entry| entry.session).collect();
+        assert_eq!(sessions, [recent.session.as_str()]);
+        (world.plant)(Fact::Restored { user: person.id });
+    }
+    let shown = |user| format!("{:?}", history(world, user, 9));
+    assert_eq!([shown(ann.id), shown(bob.id)], before, "nothing of it has changed");
+}
+
+fn an_archived_call_counts_once(world: &mut World<'_>) {
+    let (ann, bob) = (world.guest(), world.guest());
+    let call = world.call(ann, bob);
+    let first = world.finished(&call);
+    world.ask(Request::SetCooldown { pair: (ann.id, bob.id), until: LATER + 5 });
+    assert_eq!(world.archive(LATER), 2);
+    assert_eq!(world.finished(&call), first, "a repeat counts nothing");
+    assert_eq!(world.pair(ann, bob, NOW).unwrap().cooldown_until, Some(LATER + 5));
+    assert!(history(world, ann.id, 9).is_empty() && history(world, bob.id, 9).is_empty());
+    assert_eq!(world.archive(LATER), 0);
+}
+
+fn an_archived_call_outlives_only_the_partner(world: &mut World<'_>) {
+    let (ann, bob) = (world.guest(), world.guest());
+    let call = world.call(ann, bob);
+    world.finished(&call);
+    assert_eq!(world.archive(LATER), 2);
+    (world.plant)(Fact::Gone { user: ann.id });
+    let (caller, callee) = world.finished(&call);
+    assert_eq!((caller.session_count, callee.session_count), (0, 1));
+    (world.plant)(Fact::Restored { user: bob.id });
+    assert_eq!(history(world, bob.id, 9).len(), 1);
+    assert_eq!(world.archive(LATER), 1, "what was hers went with her");
+}
+
+fn much_is_archived_bit_by_bit_longest_ago_first(world: &mut World<'_>) {
+    let (ann, bob) = (world.guest(), world.guest());
+    let calls = ARCHIVE_ROWS_MAX as u64;
+    for number in (1..=calls).rev() {
+        let call = FinishedCall { ended_at: NOW + number, duration: number, ..world.call(ann, bob) };
+        world.finished(&call);
+    }
+    let archive = || world.ask(Request::Archive { before: LATER });
+    assert!(matches!(archive(), Reply::Archived { rows } if rows == calls));
+    let left: Vec<_> = history(world, ann.id, 999).iter().map(|entry| entry.duration).collect();
+    assert_eq!((left.len() as u64, left.iter().min().copied()), (calls / 2, Some(calls / 2 + 1)));
+    assert_eq!(world.archive(LATER), calls);
+    assert_eq!(world.profile(bob.id).metrics.session_count, calls);
+}
+
+fn long_chats_are_archived_a_few_at_a_time(world: &mut World<'_>) {
+    let (ann, bob) = (world.guest(), world.guest());
+    // Letters by chance, which no database makes shorter.
+    let bytes = (0..ARCHIVE_BYTES_MAX / 2 / 64).flat_map(|_| world.random.bytes::<64>());
+    let text: String = bytes.map(|byte| char::from(b'a' + byte % 26)).collect();
+    for _ in 0..3 {
+        let (from, text) = (String::new(), text.clone());
+        let line = ChatLine { from, text, timestamp: NOW, kind: ChatKind::Message, socials: None };
+        let call = FinishedCall { messages: vec![line], ..world.call(ann, bob) };
+        world.finished(&call);
+    }
+    let moved = [(); 4].map(|()| match world.ask(Request::Archive { before: LATER }) {
+        Reply::Archived { rows } => rows,
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(moved, [2, 2, 2, 0], "each is half of what may move at a time, and a little more");
 }

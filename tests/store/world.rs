@@ -37,6 +37,10 @@ pub enum Fact {
     Gone {
         user: UserId,
     },
+    /// The one archived call of the user is put back into his history.
+    Restored {
+        user: UserId,
+    },
 }
 
 /// An open, empty store and a source of ids.
@@ -114,6 +118,18 @@ impl World<'_> {
         match self.ask(Request::FinishCall(Box::new(call.clone()))) {
             Reply::Finished { caller, callee } => (caller, callee),
             other => panic!("{other:?}"),
+        }
+    }
+
+    /// Archives what ended before `before`, until nothing is left of it; how many rows that were.
+    pub fn archive(&self, before: Time) -> u64 {
+        let mut archived = 0;
+        loop {
+            match self.ask(Request::Archive { before }) {
+                Reply::Archived { rows: 0 } => return archived,
+                Reply::Archived { rows } => archived += rows,
+                other => panic!("{other:?}"),
+            }
         }
     }
 

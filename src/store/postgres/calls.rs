@@ -1,16 +1,16 @@
 //! Ended calls: history, totals, completions, cooldown, all in one transaction (contract 4.3, D10-D12).
 //!
 //! What makes a repeat harmless is the row: totals move only when the history row is new, completions only when theirs
-//! is. So a repeat after a commit whose answer was lost counts nothing twice. Used on the store's thread. A participant
-//! whose account is gone is passed over.
+//! is; a row that was archived is not new. So a repeat after a commit whose answer was lost counts nothing twice. Used
+//! on the store's thread. A participant whose account is gone is passed over.
 
 use futures_lite::future::try_zip;
 
 use super::column::{Count, Json, JsonText, metrics};
 use super::connection::{Connection, Parameters, Result};
 use super::pairs;
-use crate::base::UserId;
-use crate::base::limits::LAST_SESSIONS_MAX;
+use crate::base::limits::{ARCHIVE_BYTES_MAX, ARCHIVE_ROWS_MAX, LAST_SESSIONS_MAX};
+use crate::base::{Time, UserId};
 use crate::message::model::{LastSession, Metrics};
 use crate::message::store::{FinishedCall, HistoryEntry, Reply};
 
@@ -61,6 +61,7 @@ async fn insert_history(connection: &Connection, call: &FinishedCall, users: &[U
          SELECT $1, side.user_id, side.partner_id, side.partner_name, $2, $3, $4, $5, $6
          FROM (VALUES ($7::uuid, $8::uuid, $10::text), ($8, $7, $9)) AS side (user_id, partner_id, partner_name)
          WHERE side.user_id = ANY($11)
+             AND NOT EXISTS (SELECT FROM chat_history_archive WHERE user_id = side.user_id AND session_id = $1)
          ON CONFLICT DO NOTHING RETURNING user_id";
     let values: &Parameters<'_> = &[
         &call.session,
@@ -139,4 +140,32 @@ pub(super) async fn history(connection: &Connection, user: UserId, limit: usize)
         })
     };
     rows.iter().map(entry).collect::<Result<_>>().map(Reply::History)
+}
+
+/// Archives some rows ([`ARCHIVE_ROWS_MAX`], [`ARCHIVE_BYTES_MAX`]) of calls that ended before `before`, longest ago
+/// first, but none that somebody works on. Their owners are locked as by [`finish`]: a row that this finds being removed
+/// would else seem new to it.
+pub(super) async fn archive(connection: &Connection, before: Time) -> Result<Reply> {
+    // The planner has to know the limit, or it might sort all that there is.
+    let sql = format!(
+        "WITH locked AS (
+             SELECT session_id, user_id, chat_history.created_at, pg_column_size(messages) AS bytes
+             FROM chat_history JOIN users USING (user_id)
+             WHERE chat_history.created_at < $1 ORDER BY chat_history.created_at LIMIT {ARCHIVE_ROWS_MAX}
+             FOR NO KEY UPDATE SKIP LOCKED),
+         added AS (
+             SELECT session_id, user_id, sum(bytes) OVER (ORDER BY created_at, session_id, user_id) - bytes AS before_it
+             FROM locked),
+         old AS (SELECT session_id, user_id FROM added WHERE before_it < {ARCHIVE_BYTES_MAX}),
+         moved AS (
+             DELETE FROM chat_history USING old
+             WHERE chat_history.session_id = old.session_id AND chat_history.user_id = old.user_id
+             RETURNING chat_history.*)
+         INSERT INTO chat_history_archive (session_id, user_id, partner_id, partner_name, room_id, started_at, duration,
+             messages, created_at)
+         SELECT session_id, user_id, partner_id, partner_name, room_id, started_at, duration, messages, created_at
+         FROM moved"
+    );
+    let rows = connection.execute(&sql, &[&before]).await?;
+    Ok(Reply::Archived { rows })
 }

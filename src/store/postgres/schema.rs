@@ -7,7 +7,10 @@ use super::OpenError;
 use super::connection::{Connection, Error, Result};
 
 /// Migrations in order; the schema's version is how many have run.
-const MIGRATIONS: [&str; 1] = [include_str!("../../../migrations/postgres/0001_start.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../../../migrations/postgres/0001_start.sql"),
+    include_str!("../../../migrations/postgres/0002_archive.sql"),
+];
 
 /// Key of the lock; nothing but ours: "duet" in ASCII.
 const LOCK: i64 = 0x6475_6574;

@@ -181,5 +181,6 @@ async fn dispatch(connection: &Connection, request: &Request) -> Queried<Reply> 
                 .await?;
             Ok(Reply::Done)
         }
+        Request::Archive { before } => calls::archive(connection, *before).await,
     }
 }

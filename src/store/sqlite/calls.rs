@@ -1,13 +1,14 @@
 //! Ended calls: history, totals, completions, cooldown, all in the one transaction of the request (contract 4.3, D10-D12).
 //!
 //! What makes a repeat harmless is the row: totals move only when the history row is new, completions only when theirs
-//! is. Used on the store's thread. A participant whose account is gone is passed over.
+//! is; a row that was archived is not new. Used on the store's thread. A participant whose account is gone is passed
+//! over.
 
-use rusqlite::{Connection, OptionalExtension as _, Result, named_params};
+use rusqlite::{Connection, Error, OptionalExtension as _, Result, named_params};
 
 use super::column::{Count, Json, metrics};
 use super::pairs;
-use crate::base::limits::LAST_SESSIONS_MAX;
+use crate::base::limits::{ARCHIVE_BYTES_MAX, ARCHIVE_ROWS_MAX, LAST_SESSIONS_MAX};
 use crate::base::{Time, UserId};
 use crate::message::model::{LastSession, Metrics};
 use crate::message::store::{FinishedCall, HistoryEntry, Reply};
@@ -59,6 +60,7 @@ fn insert_history(connection: &Connection, call: &FinishedCall, side: &Side<'_>)
              messages, created_at)
          SELECT :session, user_id, :partner, :partner_name, :room, :started_at, :duration, :messages, :ended_at
          FROM users WHERE user_id = :user
+             AND NOT EXISTS (SELECT 1 FROM chat_history_archive WHERE user_id = :user AND session_id = :session)
          ON CONFLICT DO NOTHING";
     let inserted = connection.prepare_cached(sql)?.execute(named_params! {
         ":session": call.session,
@@ -146,4 +148,33 @@ pub(super) fn history(connection: &Connection, user: UserId, limit: usize) -> Re
         })?
         .collect::<Result<_>>()?;
     Ok(Reply::History(entries))
+}
+
+/// Archives some rows ([`ARCHIVE_ROWS_MAX`], [`ARCHIVE_BYTES_MAX`]) of calls that ended before `before`, longest ago
+/// first.
+pub(super) fn archive(connection: &Connection, before: Time) -> Result<Reply> {
+    let old = "SELECT id FROM (
+             SELECT id, sum(bytes) OVER (ORDER BY created_at, id) - bytes AS before_it FROM (
+                 SELECT rowid AS id, created_at, octet_length(messages) AS bytes FROM chat_history
+                 WHERE created_at < :before ORDER BY created_at, rowid LIMIT :rows_max))
+         WHERE before_it < :bytes_max";
+    let copy = format!(
+        "INSERT INTO chat_history_archive (session_id, user_id, partner_id, partner_name, room_id, started_at, duration,
+             messages, created_at)
+         SELECT session_id, user_id, partner_id, partner_name, room_id, started_at, duration, messages, created_at
+         FROM chat_history WHERE rowid IN ({old})"
+    );
+    let remove = format!("DELETE FROM chat_history WHERE rowid IN ({old})");
+    let execute = |sql: String| {
+        connection.prepare_cached(&sql)?.execute(named_params! {
+            ":before": before,
+            ":rows_max": Count(ARCHIVE_ROWS_MAX as u64),
+            ":bytes_max": Count(ARCHIVE_BYTES_MAX as u64),
+        })
+    };
+    let (copied, removed) = (execute(copy)?, execute(remove)?);
+    if copied != removed {
+        return Err(Error::StatementChangedRows(removed));
+    }
+    Ok(Reply::Archived { rows: removed as u64 })
 }

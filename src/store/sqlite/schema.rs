@@ -15,7 +15,10 @@ use super::super::OpenError;
 use super::Settings;
 
 /// Migrations in order; the schema's version is how many have run.
-const MIGRATIONS: [&str; 1] = [include_str!("../../../migrations/sqlite/0001_start.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../../../migrations/sqlite/0001_start.sql"),
+    include_str!("../../../migrations/sqlite/0002_archive.sql"),
+];
 
 /// How long to wait for a backup or an operator's shell that holds the write lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);

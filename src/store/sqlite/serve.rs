@@ -116,5 +116,6 @@ fn dispatch(connection: &Connection, request: &Request) -> Result<Reply> {
             pairs::sweep(connection, *now)?;
             Ok(Reply::Done)
         }
+        Request::Archive { before } => calls::archive(connection, *before),
     }
 }

@@ -68,7 +68,7 @@ impl Seen {
             Input::Tick => Self::Tick,
             Input::Stop => Self::Stop,
             Input::Connect { conn, .. } => Self::Connect(*conn),
-            Input::Published(_) | Input::Stored { .. } => Self::Other,
+            Input::Published(_) | Input::Stored { .. } | Input::Sweep => Self::Other,
         }
     }
 }

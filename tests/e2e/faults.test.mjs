@@ -1,0 +1,104 @@
+// duet on a Postgres behind a proxy that does what networks do: what goes on, what is refused, what is stored in the end.
+//
+// Each fault finds a call under way, an invite ringing, sessions in cache; signs up, logs in, edits a profile, ends the
+// call, declines. Prints a table: fault | what clients saw | what was in the database afterwards.
+
+import assert from "node:assert/strict";
+import { after, before, describe, it } from "node:test";
+import { Cast } from "./cast.mjs";
+import { Ledger } from "./ledger.mjs";
+import { Postgres } from "./postgres.mjs";
+import { Proxy } from "./proxy.mjs";
+import { bare, rowsOfPostgres } from "./rows.mjs";
+import { Scene, Tally } from "./scene.mjs";
+import { Server, eventually, freshDatabase } from "./server.mjs";
+
+/** Time to connect to the database, and of a request to it, ms. */
+const FLAGS = { "database-timeout": 1_000, "database-query-timeout": 1_000 };
+const SIGN_UPS_LATE = 3;
+const RECOVERY_MS = 15_000;
+/** Somewhere in an answer or a statement; in the next connection it may be in its beginning. */
+const somewhere = (from, to) => () => from + Math.floor(Math.random() * (to - from));
+
+/** `away`: nothing that needs the database can succeed. `slow`: everything succeeds, in the default times. */
+const FAULTS = [
+  { what: "connections refused, those open cut", name: "refuse", away: true },
+  { what: "connections stand, nothing passes", name: "stall", away: true },
+  { what: "requests cut off after 1 to 300 bytes", name: "cut", direction: "request", after: somewhere(1, 300) },
+  { what: "requests cut off after 1,000 to 3,000 bytes", name: "cut", direction: "request", after: somewhere(1_000, 3_000) },
+  { what: "replies cut off after 1 to 2,000 bytes", name: "cut", direction: "reply", after: somewhere(1, 2_000) },
+  { what: "half a request, then nothing", name: "halt", direction: "request", after: somewhere(1, 2_000) },
+  { what: "half a reply, then nothing", name: "halt", direction: "reply", after: somewhere(1, 2_000) },
+  { what: "each direction 100 ms later (a request may take 10 s)", name: "delay", ms: 100, slow: true },
+  { what: "each direction 2 s later (a request may take 1 s)", name: "delay", ms: 2_000, away: true },
+  { what: "the answer to every write and COMMIT lost", name: "loseWrites", losing: true },
+];
+
+describe("Postgres behind a bad network", { concurrency: 3 }, () => {
+  const postgres = new Postgres();
+  const table = ["| fault | what clients saw | in the database afterwards |", "| --- | --- | --- |"];
+  before(() => postgres.start());
+  after(() => console.log(table.filter(Boolean).join("\n")));
+
+  for (const [index, { what, name, away = false, slow = false, losing = false, ...options }] of FAULTS.entries()) {
+    it(what, { timeout: 120_000 }, async () => {
+      const database = freshDatabase(postgres.url);
+      const proxy = await Proxy.start(database);
+      const server = await Server.start(slow ? {} : FLAGS, { database: proxy.through(database) });
+      const ledger = new Ledger();
+      try {
+        await Cast.play(server, "mixed", async (cast) => {
+          const scene = new Scene(cast, server, ledger);
+          await scene.set();
+          await scene.callCanBeRecorded();
+          const [tally, before] = [new Tally(), ledger.people.size];
+
+          await proxy.begin(name, options);
+          await scene.goesOn("at once");
+          await scene.requests(tally);
+          await scene.goesOn("meanwhile");
+          await scene.cachedSession();
+          scene.end();
+          for (let i = 0; i < SIGN_UPS_LATE; i++) await tally.one("sign-up", () => ledger.signUp(server, "Hal"));
+          if (slow) await Promise.all([scene.finalized, scene.declined]);
+          const told = { finalized: scene.finalizedAt, declined: scene.declinedAt };
+
+          const mendedAt = Date.now();
+          await proxy.mend();
+          await eventually("sign-ups go on", () => ledger.signUp(server, "Ada").then(() => true, () => false), RECOVERY_MS);
+          const recoveryMs = Date.now() - mendedAt;
+          await Promise.all([scene.finalized, scene.declined]);
+
+          const refused = (kind) => tally.of(kind)[503];
+          const answered = (kind) => tally.of(kind)[200];
+          for (const kind of ["sign-up", "log-in", "profile"]) {
+            if (away) assert.equal(answered(kind), 0, `${kind}: ${tally.words()}`);
+            if (slow) assert.equal(refused(kind), 0, `${kind}: ${tally.words()}`);
+            if (losing) assert.ok(refused(kind) > 0, `${kind}: ${tally.words()}`);
+          }
+          const rows = await rowsOfPostgres(database);
+          assert.deepEqual(ledger.faults(rows), []);
+          const stored = ledger.wholly;
+          ledger.adopt(rows);
+          assert.deepEqual(await ledger.faultsTold(server, [...ledger.people.values()]), []);
+          assert.deepEqual(await ledger.faultsQueued(server, [...ledger.cooldowns.values()]), []);
+          assert.equal(rows.chat_history.filter(({ room_id }) => room_id === bare(scene.call.room)).length, 2);
+          for (const person of [scene.caller, scene.callee]) {
+            assert.equal(person.all("session:finalized").length, 1, "told once");
+            assert.equal(person.all("error").length, 0);
+          }
+          assert.equal(scene.suitor.all("call:declined").length, 1, "told once");
+
+          const when = (event) => `${event} ${told[event] ? `meanwhile, ${told[event] - scene.call.hungUpAt} ms later` : `${scene[`${event}At`] - mendedAt} ms after`}`;
+          const saw = [...tally.words(), "relay, chat, presence, cached session as ever", when("finalized"), when("declined"), `sign-ups again after ${recoveryMs} ms`];
+          const unsure = ledger.wholly - stored;
+          const had = [`all ${ledger.people.size} acknowledged sign-ups (${before} before)`, `${unsure} of ${ledger.refused} refused requests stored all the same`, "history once for both, cooldowns once"];
+          table[index + 2] = `| ${what} | ${saw.join("; ")} | ${had.join("; ")} |`;
+        });
+      } finally {
+        await server.kill();
+        await proxy.close();
+      }
+    });
+  }
+});
