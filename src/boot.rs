@@ -90,6 +90,13 @@ fn announce(config: &Config, bound: SocketAddr, probe: &Probe, shards: u16, desc
         IpAddr::V4(ip) => ip.to_string(),
     };
     let mut text = format!("duet {} listens on http://{host}:{}\n", env!("CARGO_PKG_VERSION"), bound.port());
+    if config.demo {
+        let _ = writeln!(
+            text,
+            "  demo     http://{host}:{}/demo (a page to meet on: open it in two windows)",
+            bound.port()
+        );
+    }
     let _ = writeln!(text, "  runtime  {} ({})", probe.kind, probe.reason);
     let _ = writeln!(text, "  shards   {shards}");
     let _ = writeln!(text, "  store    {}", config.store_description());

@@ -20,6 +20,7 @@ use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
 use self::flags::{COMMAND, DATABASE_URL, FLAGS, Flag, MIGRATE, REDIS_URL, TURN_SECRET};
+use crate::api::demo::Demo;
 use crate::api::settings::TURN_TTL_S;
 use crate::api::{Limits, TurnSettings};
 use crate::base::{Time, limits};
@@ -55,6 +56,8 @@ pub struct Config {
     /// Only bring the schema up to date.
     pub migrates_only: bool,
     pub paywall: bool,
+    /// Serve the page at `/demo`.
+    pub demo: bool,
     /// `None`: one per usable core.
     pub shards: Option<u16>,
     pub runtime: Choice,
@@ -188,6 +191,7 @@ impl Config {
             development: self.environment == "development",
             environment: self.environment.clone(),
             paywall: self.paywall,
+            demo: self.demo.then(|| Arc::new(Demo::new(self.encoding_settings()))),
             turn: TurnSettings { urls: self.turn_urls.clone(), secret: self.turn_secret.clone(), ttl_s: TURN_TTL_S },
             stun_urls: self.stun_urls.clone(),
             limits: self.limits,
@@ -303,6 +307,7 @@ fn read(reader: &mut Reader) -> Config {
         database_query_timeout_ms: reader.number("database-query-timeout", 100..=HOUR_MS),
         migrates_only: reader.matches.get_one::<String>(COMMAND).is_some_and(|command| command == MIGRATE),
         paywall: reader.one("paywall", "must be on or off", switch).unwrap_or(false),
+        demo: reader.one("demo", "must be on or off", switch).unwrap_or(true),
         shards: reader.one("shards", "must be auto or a number from 1 to 1024", count).flatten(),
         runtime: reader.one("runtime", "must be auto, uring or epoll", parsed).unwrap_or_default(),
         turn_urls: reader.list("turn-urls", "must start with turn: or turns:", |url| scheme(url, ["turn:", "turns:"])),

@@ -63,9 +63,12 @@ pub fn preflight(request: &Request) -> Response {
 }
 
 /// Adds what a browser needs to hand the answer to the page. Every answer depends on the origin, and says so.
-pub fn mark(origin: Origin, request: &Request, response: Response) -> Response {
+pub fn mark(origin: Origin, request: &Request, mut response: Response) -> Response {
     let vary = if is_preflight(request) { "Origin, Access-Control-Request-Headers" } else { "Origin" };
-    let response = response.header("Vary", vary);
+    match response.headers.iter_mut().find(|(name, _)| *name == "Vary") {
+        Some((_, others)) => others.insert_str(0, "Origin, "),
+        None => response = response.header("Vary", vary),
+    }
     match origin {
         Origin::Allowed(origin) => {
             response.header("Access-Control-Allow-Origin", origin).header("Access-Control-Allow-Credentials", "true")

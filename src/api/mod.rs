@@ -13,6 +13,7 @@ use crate::wire::http::{Method, Request, Response};
 mod auth;
 mod body;
 mod cors;
+pub mod demo;
 mod error;
 mod form;
 pub mod host;
@@ -34,7 +35,7 @@ use cors::Origin;
 use limit::Class;
 
 /// Every route of this server. `HEAD` is served where `GET` is: the connection leaves the body out (RFC 9110 9.3.2).
-const ROUTES: [Route; 14] = [
+const ROUTES: [Route; 24] = [
     route(Method::Get, "/", Endpoint::Root, Class::Free),
     route(Method::Get, "/health", Endpoint::Health, Class::Free),
     route(Method::Get, "/stats/live", Endpoint::LiveStats, Class::Free),
@@ -49,6 +50,16 @@ const ROUTES: [Route; 14] = [
     route(Method::Get, "/room/me", Endpoint::RoomProfile, Class::Api),
     route(Method::Get, "/turn/credentials", Endpoint::TurnCredentials, Class::Own),
     route(Method::Get, "/turn/status", Endpoint::TurnStatus, Class::Free),
+    route(Method::Get, "/demo", Endpoint::Demo, Class::Free),
+    route(Method::Get, "/demo/style.css", Endpoint::Demo, Class::Free),
+    route(Method::Get, "/demo/icon.svg", Endpoint::Demo, Class::Free),
+    route(Method::Get, "/demo/main.js", Endpoint::Demo, Class::Free),
+    route(Method::Get, "/demo/server.js", Endpoint::Demo, Class::Free),
+    route(Method::Get, "/demo/lobby.js", Endpoint::Demo, Class::Free),
+    route(Method::Get, "/demo/room.js", Endpoint::Demo, Class::Free),
+    route(Method::Get, "/demo/call.js", Endpoint::Demo, Class::Free),
+    route(Method::Get, "/demo/media.js", Endpoint::Demo, Class::Free),
+    route(Method::Get, "/demo/page.js", Endpoint::Demo, Class::Free),
 ];
 
 /// Runs an endpoint. Beside the table it is the only place that names them; the compiler holds the two together.
@@ -68,6 +79,7 @@ async fn dispatch<H: Host>(call: &Call<'_, H>, endpoint: Endpoint) -> Result<Res
         Endpoint::RoomProfile => room::profile(call).await,
         Endpoint::TurnCredentials => turn::credentials(call).await,
         Endpoint::TurnStatus => turn::status(call).await,
+        Endpoint::Demo => demo::file(call),
     }
 }
 
@@ -88,6 +100,7 @@ enum Endpoint {
     RoomProfile,
     TurnCredentials,
     TurnStatus,
+    Demo,
 }
 
 /// One line of the table.

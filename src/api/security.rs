@@ -27,12 +27,14 @@ const HEADERS: [(&str, &str); 6] = [
 /// One year, as the preload lists demand.
 const STRICT_TRANSPORT: &str = "max-age=31536000; includeSubDomains; preload";
 
-/// Adds the headers. Answers hold tokens and who is online: none is for a cache unless it says otherwise.
+/// Adds the headers that the answer does not set itself. Answers hold tokens and who is online: none is for a cache
+/// unless it says otherwise.
 pub fn mark(settings: &Settings, mut response: Response) -> Response {
-    if !response.headers.iter().any(|(name, _)| *name == "Cache-Control") {
-        response = response.header("Cache-Control", "no-store");
+    for (name, value) in [("Cache-Control", "no-store")].into_iter().chain(HEADERS) {
+        if !response.headers.iter().any(|(set, _)| *set == name) {
+            response = response.header(name, value);
+        }
     }
-    response.headers.extend(HEADERS.map(|(name, value)| (name, value.to_owned())));
     if settings.production { response.header("Strict-Transport-Security", STRICT_TRANSPORT) } else { response }
 }
 

@@ -2,8 +2,12 @@
 //!
 //! Nothing here is read from the environment, and nothing changes while the server runs.
 
+use std::sync::Arc;
+
 use crate::base::Time;
 use crate::domain::rate::Limit;
+
+use super::demo::Demo;
 
 /// See each field. The default is a small private server without TURN and without paywall.
 #[derive(Clone)]
@@ -20,6 +24,8 @@ pub struct Settings {
     pub environment: String,
     /// Without it everybody has access and is told so.
     pub paywall: bool,
+    /// `None`: there is no page at `/demo`.
+    pub demo: Option<Arc<Demo>>,
     pub turn: TurnSettings,
     /// `stun:` URLs handed to every caller.
     pub stun_urls: Vec<String>,
@@ -93,6 +99,7 @@ impl Default for Settings {
             development: false,
             environment: "default".to_owned(),
             paywall: false,
+            demo: None,
             turn: TurnSettings { ttl_s: TURN_TTL_S, ..TurnSettings::default() },
             stun_urls: Vec::new(),
             limits: Limits::default(),

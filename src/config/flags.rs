@@ -4,7 +4,7 @@
 
 /// Every flag, in the order of `--help`. Bounds stand where they are read.
 #[rustfmt::skip]
-pub(super) const FLAGS: [Flag; 50] = [
+pub(super) const FLAGS: [Flag; 51] = [
     flag("port", "PORT", "3001", "TCP port; 0 lets the system choose one"),
     flag("host", "HOST", "0.0.0.0", "Address to listen on; :: is all addresses, IPv4 and IPv6"),
     flag("public-url", "API_BASE", "", "Where browsers reach this server, such as https://api.example.org"),
@@ -13,6 +13,7 @@ pub(super) const FLAGS: [Flag; 50] = [
     flag("environment", "NODE_ENV", "default", "production: redirect to HTTPS; development: no limit on requests; else any name"),
     flag("data", "DATA_DIR", "./data", "Folder of the database"),
     flag("paywall", "PAYWALL", "off", "on: only who paid or has an invite code may queue and call; off"),
+    flag("demo", "DEMO", "on", "on: a page to meet on is at /demo; off"),
     flag("shards", "SHARDS", "auto", "Threads that serve connections; auto is one per usable core"),
     flag("runtime", "RUNTIME", "auto", "uring, epoll, or auto: io_uring where it is allowed"),
     flag("turn-urls", "TURN_URLS", "", "TURN servers for callers, comma-separated, such as turn:turn.example.org:3478"),

@@ -1,6 +1,7 @@
 //! The HTTP endpoints over a host in memory: every route, every refusal with its exact text, and the layers around.
 
 mod auth;
+mod demo;
 mod fake;
 mod limits;
 mod room;

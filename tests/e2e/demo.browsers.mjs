@@ -1,0 +1,257 @@
+// The page at `/demo` in real browsers: two people meet, talk, and part in every way there is.
+//
+// Run it where only a loopback is: `unshare -Urn sh -c "ip link set lo up && node --test …"`.
+
+import assert from "node:assert/strict";
+import { after, describe, it } from "node:test";
+import { Person, atHome, call, chat, flowing, lasting, launchBrowser, ring } from "./browser.mjs";
+import { Server, eventually } from "./server.mjs";
+
+const WEIGHT_MAX = 60_000;
+/** Of half a second; the camera's beeps have a thousand times as much. */
+const ENERGY_OF_SILENCE = 1e-4;
+
+const [server, browser] = await Promise.all([Server.start(), launchBrowser()]);
+let pairs = 0;
+
+/** A test with the two people it is about; nobody's console or network may have had anything to complain of. */
+function fact(name, body, { on = () => server, excused = /^$/, options = [{}, {}] } = {}) {
+  it(name, { timeout: 110_000 }, async () => {
+    const number = ++pairs;
+    const own = await on();
+    const people = await Person.meet(browser, own, ...options.map((one, index) => ({ name: `${["Ann", "Bo"][index]} ${number}`, ...one })));
+    try {
+      await body(...people, own);
+      for (const person of people) {
+        assert.deepEqual(person.complaints.filter((text) => !excused.test(text)), [], `${person.name}'s console`);
+        assert.deepEqual(person.strangers, [], "requests to other hosts");
+      }
+    } catch (error) {
+      for (const person of people) error.message += `\n--- ${person.name}: ${await person.page.locator("body").innerText().catch(String)}\n${person.complaints.join("\n")}`;
+      throw error;
+    } finally {
+      await Promise.all(people.map((person) => person.leaves()));
+      if (own !== server) await own.kill();
+    }
+  });
+}
+
+describe("demo page", { concurrency: 3 }, () => {
+  after(async () => {
+    await browser.close();
+    await server.stop();
+  });
+
+  // First, because it waits longest.
+  fact("nobody answers: both are told when the server gives up", async (ann, bo) => {
+    await ring(ann, bo);
+    ann.page.setDefaultTimeout(60_000);
+    await atHome(ann, `${bo.name} did not answer.`);
+    await bo.page.locator("dialog[open]").waitFor({ state: "detached" });
+  });
+
+  fact("two people meet, see and hear each other, chat, hang up, and find it in their history", async (ann, bo) => {
+    assert.ok(ann.bytes > 5_000 && ann.bytes < WEIGHT_MAX, `the page weighs ${ann.bytes} bytes`);
+    console.log(`demo: the page weighs ${ann.bytes} bytes, as sent`);
+    await call(ann, bo);
+    await ann.sees(/^Direct · host · \d+ ms$/);
+    await chat(ann, bo, "Hello there");
+    await chat(bo, ann, "<b>And hello to you</b>");
+    await lasting(ann);
+    await ann.press("Hang up");
+    await Promise.all([atHome(ann, "You hung up."), atHome(bo, `The call with ${ann.name} has ended.`)]);
+    for (const [person, other] of [[ann, bo], [bo, ann]]) {
+      const card = person.page.locator("#cards li", { hasText: other.name });
+      await card.getByText(/you can call in 2\d hours/).waitFor();
+      assert.ok(await card.getByRole("button").isDisabled());
+      await person.press("History");
+      await person.page.locator("summary", { hasText: other.name }).click();
+      await person.sees("Hello there");
+      await person.sees("<b>And hello to you</b>");
+    }
+  });
+
+  fact("the queue follows who comes and goes, without a reload", async (ann, bo) => {
+    const cy = await Person.arrive(browser, server, { name: `Cy ${bo.name}` });
+    const card = ann.page.getByRole("button", { name: `Call ${cy.name}`, exact: true });
+    assert.equal(await card.count(), 0);
+    await cy.signUp("rather not say");
+    await card.waitFor();
+    await cy.press("Sign out");
+    await cy.sees("You have signed out.");
+    await card.waitFor({ state: "detached" });
+    await cy.leaves();
+  });
+
+  fact("who comes while the queue is being fetched is seen as well", async (ann, bo) => {
+    const cy = await Person.arrive(browser, server, { name: `Cy ${bo.name}` });
+    const told = (id) => eventually("the server tells of somebody", () => ann.frames.some((frame) => frame.includes("queue:update") && frame.includes(id)));
+    const { userId: gone } = await bo.page.evaluate(() => JSON.parse(sessionStorage["duet.me"]));
+    const fetched = new Promise((resolve) => {
+      const hold = async (route) => {
+        const response = await route.fetch();
+        await cy.signUp();
+        const { userId } = await cy.page.evaluate(() => JSON.parse(sessionStorage["duet.me"]));
+        await told(userId);
+        await route.fulfill({ response });
+        resolve();
+      };
+      ann.page.route("**/room/queue", hold, { times: 1 });
+    });
+    await bo.press("Sign out");
+    await told(gone);
+    await fetched;
+    await ann.page.getByRole("button", { name: `Call ${cy.name}`, exact: true }).waitFor();
+    await cy.leaves();
+  });
+
+  fact("a reload in mid-call resumes it, whoever reloads", async (ann, bo) => {
+    await call(ann, bo);
+    await chat(ann, bo, "before");
+    for (const person of [bo, ann]) {
+      await person.page.reload();
+      await Promise.all([flowing(ann), flowing(bo)]);
+      await person.sees("before");
+    }
+    await chat(bo, ann, "after");
+    await lasting(ann);
+    await bo.press("Hang up");
+    await atHome(ann, `The call with ${bo.name} has ended.`);
+    await ann.press("History");
+    await ann.sees("2 messages");
+    assert.equal(await ann.page.locator("#calls > li").count(), 1);
+  });
+
+  fact("both reload at the same time", async (ann, bo) => {
+    await call(ann, bo);
+    await Promise.all([ann.page.reload(), bo.page.reload()]);
+    await Promise.all([flowing(ann), flowing(bo)]);
+  });
+
+  fact("who declines is not called again for a day", async (ann, bo) => {
+    await ring(ann, bo);
+    await bo.press("Decline");
+    await atHome(ann, `${bo.name} declined.`);
+    await ann.sees(/you can call in 2\d hours/);
+  });
+
+  fact("keep waiting lengthens the countdown of both, cancel ends it", async (ann, bo) => {
+    await ring(ann, bo);
+    await ann.press("Keep waiting");
+    for (const person of [ann, bo]) await person.page.locator("dialog[open] .countdown", { hasText: /^3\d s$/ }).waitFor();
+    await ann.press("Cancel");
+    await bo.page.locator("dialog[open]").waitFor({ state: "detached" });
+    await ann.sees(/you can call in (59|60) minutes/);
+  });
+
+  fact("the partner's tab is closed: the other is told and is back in the queue", async (ann, bo) => {
+    await call(ann, bo);
+    await bo.page.close();
+    await atHome(ann, `${bo.name} has gone.`);
+  });
+
+  const secondLogin = async (ann, bo, { url }) => {
+    const me = await ann.page.evaluate(() => JSON.parse(sessionStorage["duet.me"]));
+    const post = (path, body) => fetch(url + path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) }).then((answer) => answer.json());
+    const login = { email: `${me.userId}@example.org`, password: "correct horse" };
+    assert.ok((await post("/auth/link", { ...login, sessionToken: me.token })).success);
+    const { sessionToken } = await post("/auth/login", login);
+    await ann.sees("You were signed out here: your account was opened somewhere else.");
+    await bo.press("Sign out");
+    await bo.sees("You have signed out.");
+    await bo.page.evaluate((me) => (sessionStorage["duet.me"] = JSON.stringify(me)), { ...me, token: sessionToken });
+    await bo.page.reload();
+    await bo.page.locator("#my-name", { hasText: ann.name }).waitFor();
+    await bo.page.locator("#online").waitFor();
+  };
+  // A request may have been on its way when the session ended.
+  fact("a second login ends the first, which is told", secondLogin, { excused: /status of 401/ });
+
+  fact(
+    "the server is killed and restarted: picture and sound go on, and the page says what has happened",
+    async (ann, bo, own) => {
+      await call(ann, bo);
+      await own.kill();
+      for (const person of [ann, bo]) {
+        await person.sees("Reconnecting…");
+        await flowing(person);
+      }
+      await own.launch();
+      for (const person of [ann, bo]) {
+        await person.sees("The server was restarted and has forgotten this call.");
+        await flowing(person);
+        assert.equal(await person.page.evaluate(() => window.peers.length), 1, "it is still the first connection");
+      }
+      await ann.press("Hang up");
+      await Promise.all([atHome(ann, "You hung up."), atHome(bo, `${ann.name} has gone.`)]);
+      await ann.page.getByRole("button", { name: `Call ${bo.name}` }).waitFor();
+    },
+    // A browser reports every connection that it could not make.
+    { on: () => Server.start(), excused: /^WebSocket connection to .* failed|ERR_CONNECTION_REFUSED/ },
+  );
+
+  fact("without camera and microphone one is told why, and can still watch and listen", async (ann, bo) => {
+    await bo.sees("Your browser keeps camera and microphone from this page.");
+    await ann.invite(bo);
+    await bo.press("Accept");
+    await flowing(bo);
+    await ann.sees(`No picture from ${bo.name}`);
+  }, { options: [{}, { media: false }] });
+
+  fact("muted and with the camera off, no sound and no picture leave", async (ann, bo) => {
+    await call(ann, bo);
+    await ann.press("Mute microphone");
+    await ann.press("Turn camera off");
+    let before = await bo.media();
+    await eventually("packets of silence", async () => {
+      const now = await bo.media();
+      if (now.sound < before.sound + 25) return false;
+      const heard = now.energy - before.energy;
+      before = now;
+      return heard < ENERGY_OF_SILENCE;
+    }, 20_000);
+    assert.equal(await ann.page.locator("#local").evaluate((video) => video.srcObject.getTracks().some(({ enabled }) => enabled)), false);
+  });
+
+  fact(
+    "at 360 pixels nothing is wider than the screen, and the keyboard is enough",
+    async (ann, bo) => {
+      const fits = async (view) => {
+        const [wide, high] = await ann.page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
+        assert.ok(wide <= high, `${view}: ${wide} pixels`);
+      };
+      await fits("lobby");
+      await ann.page.getByRole("button", { name: `Call ${bo.name}` }).focus();
+      await ann.page.keyboard.press("Enter");
+      await bo.sees(`${ann.name} is calling`);
+      await fits("ringing");
+      assert.equal(await bo.page.evaluate(() => document.activeElement.id), "accept");
+      await bo.page.keyboard.press("Escape");
+      await bo.page.keyboard.press("Enter");
+      await Promise.all([flowing(ann), flowing(bo)]);
+      await fits("call");
+      assert.equal(await ann.page.evaluate(() => document.activeElement.id), "peer-name");
+      await ann.press("Chat");
+      await chat(ann, bo, "x".repeat(200));
+      await fits("chat");
+      await lasting(ann);
+      await ann.press("Hang up");
+      await atHome(ann, "You hung up.");
+      await ann.press("History");
+      await ann.page.locator("summary").press("Enter");
+      await fits("history");
+    },
+    { options: [{ viewport: { width: 360, height: 740 } }, {}] },
+  );
+
+  it("a copy of a tab becomes somebody else", { timeout: 60_000 }, async () => {
+    const ann = await Person.arrive(browser, server, { name: "Ann twice" });
+    await ann.signUp();
+    const kept = await ann.page.evaluate(() => ({ ...sessionStorage }));
+    const copy = await ann.page.context().newPage();
+    await copy.addInitScript((kept) => Object.assign(sessionStorage, kept), kept);
+    await copy.goto(`${server.url}/demo`);
+    await copy.getByRole("button", { name: "Start" }).waitFor();
+    await ann.leaves();
+  });
+});
