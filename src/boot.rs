@@ -35,7 +35,9 @@ pub fn run(config: &Config) -> Result<(), String> {
     logs::start(&config.log)?;
     abort_on_shared_panic();
     if config.migrates_only {
-        store::open(&config.store_settings()).map_err(|error| error.to_string())?.stop();
+        let clock = Clock::start();
+        let opened = store::open(&config.store_settings(), Arc::new(move || clock.now()));
+        opened.map_err(|error| error.to_string())?.stop();
         tracing::info!(store = config.store_description(), "the schema is up to date");
         return Ok(());
     }
@@ -47,11 +49,13 @@ pub fn run(config: &Config) -> Result<(), String> {
     let address = SocketAddr::new(config.host, config.port);
     let listeners = bind_all(address, usize::from(shards)).map_err(|error| cannot_listen(address, &error))?;
     let bound = listeners[0].local_addr().map_err(|error| cannot_listen(address, &error))?;
-    let store = store::open(&config.store_settings()).map_err(|error| error.to_string())?;
+    let clock = Clock::start();
+    let store = store::open(&config.store_settings(), Arc::new(move || clock.now()));
+    let store = store.map_err(|error| error.to_string())?;
     let pool = hashing::start(&config.hashing_settings()).map_err(|error| error.to_string())?;
     let links = Links { store: store.link(), hasher: pool.hasher() };
     let placement = Placement::new(shards);
-    let (open, clock) = (Arc::new(AtomicUsize::new(0)), Clock::start());
+    let open = Arc::new(AtomicUsize::new(0));
     let refusing = Arc::new(AtomicBool::new(false));
     let settings = Arc::new(config.shard_settings(&probe, shards, clock.now()));
     let (senders, inboxes) = shard::inboxes(placement);

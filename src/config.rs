@@ -4,22 +4,20 @@
 //! a blank value counts as none. All that is wrong is told at once, one line each. Not here: what the settings mean.
 
 mod flags;
+mod reader;
 
 use std::ffi::OsString;
-use std::fmt::Display;
 use std::net::IpAddr;
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{Arg, ArgMatches, Command};
+use clap::{Arg, Command};
 use ipnet::IpNet;
-use tracing_subscriber::EnvFilter;
 
-use self::flags::{COMMAND, DATABASE_URL, FLAGS, Flag, MIGRATE, REDIS_URL, TURN_SECRET};
+use self::flags::{COMMAND, FLAGS, Flag, MIGRATE, REDIS_URL, TURN_SECRET};
+use self::reader::{Reader, count, filter, is_origin, limit, network, origin, parsed, path, scheme, switch};
 use crate::api::demo::Demo;
 use crate::api::settings::TURN_TTL_S;
 use crate::api::{Limits, TurnSettings};
@@ -27,7 +25,7 @@ use crate::base::{Time, limits};
 use crate::runtime::Choice;
 use crate::runtime::probe::Probe;
 use crate::store::postgres::Address;
-use crate::store::{postgres, sqlite};
+use crate::store::{journal, postgres, sqlite};
 use crate::telemetry::manager;
 use crate::wire::deflate::Policy;
 use crate::wire::encoding;
@@ -43,7 +41,7 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// `production` and `development` mean something, other names nothing.
     pub environment: String,
-    /// The folder of the embedded database.
+    /// The folder of the embedded database, or of the journal.
     pub data: PathBuf,
     /// `None`: the embedded database.
     pub database: Option<Address>,
@@ -53,6 +51,8 @@ pub struct Config {
     pub database_timeout_ms: u64,
     /// Of one request.
     pub database_query_timeout_ms: u64,
+    /// 0: no journal.
+    pub journal_mib: u64,
     /// Only bring the schema up to date.
     pub migrates_only: bool,
     pub paywall: bool,
@@ -222,6 +222,11 @@ impl Config {
                 connections: self.database_pool_max,
                 connect_ms_max: self.database_timeout_ms,
                 query_ms_max: self.database_query_timeout_ms,
+                journal: (self.journal_mib > 0).then(|| journal::Settings {
+                    folder: self.data.clone(),
+                    queue_len_max: self.store_queue,
+                    bytes_max: self.journal_mib * 1024 * 1024,
+                }),
             }));
         }
         let usual = sqlite::Settings::new(&self.data);
@@ -305,6 +310,7 @@ fn read(reader: &mut Reader) -> Config {
         database_pool_max: reader.number("database-pool-max", 2..=1_000),
         database_timeout_ms: reader.number("database-timeout", 100..=HOUR_MS),
         database_query_timeout_ms: reader.number("database-query-timeout", 100..=HOUR_MS),
+        journal_mib: reader.number("journal-mib", 0..=1024 * 1024),
         migrates_only: reader.matches.get_one::<String>(COMMAND).is_some_and(|command| command == MIGRATE),
         paywall: reader.one("paywall", "must be on or off", switch).unwrap_or(false),
         demo: reader.one("demo", "must be on or off", switch).unwrap_or(true),
@@ -371,130 +377,9 @@ fn refuse_unsupported(reader: &mut Reader) {
 const RATE_MAX: u64 = 1_000_000;
 /// Longest message that may be allowed, bytes.
 const MESSAGE_BYTES_TOP: u64 = 64 * 1024 * 1024;
-/// More memory than any machine has, MiB.
-const MEBIBYTES_TOP: u64 = 1 << 40;
 /// Longest time of a connection's timers.
 const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * HOUR_MS;
-
-/// Values by flag name, and what is wrong with them.
-struct Reader<'a> {
-    matches: &'a ArgMatches,
-    errors: Vec<String>,
-}
-
-impl Reader<'_> {
-    /// The value as it was given; the default when it is blank.
-    fn text(&self, name: &str) -> &str {
-        let given = self.matches.get_one::<String>(name).map_or("", |text| text.trim());
-        let default = || FLAGS.iter().find(|flag| flag.name == name).map_or("", |flag| flag.default);
-        if given.is_empty() { default() } else { given }
-    }
-
-    /// Notes what is wrong with a value.
-    fn fault(&mut self, name: &str, given: &str, rule: impl Display) {
-        let variable = FLAGS.iter().find(|flag| flag.name == name).map_or("", |flag| flag.variable);
-        self.errors.push(format!("--{name} ({variable}) is {given:?}: {rule}"));
-    }
-
-    /// One value; `None` if it is blank, or wrong.
-    fn one<T>(&mut self, name: &str, rule: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
-        let given = self.text(name).to_owned();
-        let value = parse(&given);
-        if value.is_none() && !given.is_empty() {
-            self.fault(name, &given, rule);
-        }
-        value
-    }
-
-    /// The URL of the database, if one is given. It holds a password: an error does not repeat it.
-    fn database(&mut self) -> Option<Address> {
-        let address = Some(self.text(DATABASE_URL)).filter(|url| !url.is_empty()).map(Address::decode)?;
-        let refused = |rule| self.errors.push(format!("--{DATABASE_URL} (DATABASE_URL): {rule}"));
-        address.map_err(refused).ok()
-    }
-
-    /// Values between commas, blanks left out.
-    fn list<T>(&mut self, name: &str, rule: &str, parse: impl Fn(&str) -> Option<T>) -> Vec<T> {
-        let given = self.text(name).to_owned();
-        let mut values = Vec::new();
-        for part in given.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-            match parse(part) {
-                Some(value) => values.push(value),
-                None => self.fault(name, part, rule),
-            }
-        }
-        values
-    }
-
-    /// A number within `range`, which must fit `T`.
-    fn number<T: TryFrom<u64> + Default>(&mut self, name: &str, range: RangeInclusive<u64>) -> T {
-        let rule = format!("must be a number from {} to {}", range.start(), range.end());
-        let number = self.one(name, &rule, |text| text.parse().ok().filter(|number| range.contains(number)));
-        number.and_then(|number| T::try_from(number).ok()).unwrap_or_default()
-    }
-}
-
-/// Whatever the standard forms of `T` are.
-fn parsed<T: FromStr>(text: &str) -> Option<T> {
-    text.parse().ok()
-}
-
-/// Scheme and authority, nothing behind them.
-fn is_origin(text: &str) -> bool {
-    let authority = text.split_once("://").filter(|(scheme, _)| !scheme.is_empty()).map(|(_, authority)| authority);
-    authority.is_some_and(|authority| !authority.is_empty() && !authority.contains(['/', '?', '#', ' ', '*']))
-}
-
-/// An origin as browsers send it.
-fn origin(text: &str) -> Option<String> {
-    is_origin(text).then(|| text.to_owned())
-}
-
-/// A network, or an address as the network of itself.
-fn network(text: &str) -> Option<IpNet> {
-    parsed(text).or_else(|| parsed::<IpAddr>(text).map(IpNet::from))
-}
-
-fn switch(text: &str) -> Option<bool> {
-    match text {
-        "on" => Some(true),
-        "off" => Some(false),
-        _ => None,
-    }
-}
-
-/// A number of MiB; `Some(None)` leaves it to the system.
-fn limit(text: &str) -> Option<Option<u64>> {
-    match text {
-        "auto" => Some(None),
-        number => parsed(number).filter(|mib| (1..=MEBIBYTES_TOP).contains(mib)).map(Some),
-    }
-}
-
-/// A path without a slash at its end, and more than that slash.
-fn path(text: &str) -> Option<String> {
-    let path = text.trim_end_matches('/');
-    let is_path = path.len() > 1 && path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic());
-    (is_path && !path.contains(['?', '#', '%'])).then(|| path.to_owned())
-}
-
-/// A number of shards; `Some(None)` leaves it to the machine.
-fn count(text: &str) -> Option<Option<u16>> {
-    match text {
-        "auto" => Some(None),
-        number => parsed(number).filter(|count| (1..=1024).contains(count)).map(Some),
-    }
-}
-
-/// A URL with one of the schemes and something behind it.
-fn scheme(url: &str, schemes: [&str; 2]) -> Option<String> {
-    schemes.iter().any(|scheme| url.len() > scheme.len() && url.starts_with(scheme)).then(|| url.to_owned())
-}
-
-fn filter(text: &str) -> Option<String> {
-    EnvFilter::try_new(text).is_ok().then(|| text.to_owned())
-}
 
 #[cfg(test)]
 mod tests {

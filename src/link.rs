@@ -116,6 +116,18 @@ impl<Request, Reply> Incoming<Request, Reply> {
         }
     }
 
+    /// The next requests: the first is waited for, the others, up to `max` in all, are there already. `None` as of
+    /// [`Incoming::receive`].
+    pub fn receive_batch(&mut self, max: usize) -> Option<Vec<Asked<Request, Reply>>> {
+        let mut batch = vec![self.receive()?];
+        while batch.len() < max
+            && let Some(next) = self.try_receive()
+        {
+            batch.push(next);
+        }
+        Some(batch)
+    }
+
     /// The next request if one is there.
     pub fn try_receive(&mut self) -> Option<Asked<Request, Reply>> {
         loop {

@@ -2,6 +2,8 @@
 //! is Postgres's own (TLS, schema, a server that goes away).
 #![cfg(feature = "server")]
 
+#[path = "store/journal.rs"]
+mod journal;
 #[path = "store/postgres.rs"]
 mod postgres;
 #[path = "store/proxy.rs"]

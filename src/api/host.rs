@@ -78,6 +78,10 @@ pub trait Host {
     fn available(&self, user: UserId) -> bool;
     /// How many users are online, on all shards.
     fn online_users(&self) -> usize;
+    /// How the store is; `None` when its thread does not answer in time.
+    async fn standing(&self) -> Option<store::Standing>;
+    /// Whether the database answers now, and this server takes new work.
+    async fn is_ready(&self) -> bool;
     /// Counts for `/health`.
     async fn live(&self) -> Live;
 }

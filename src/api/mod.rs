@@ -35,9 +35,10 @@ use cors::Origin;
 use limit::Class;
 
 /// Every route of this server. `HEAD` is served where `GET` is: the connection leaves the body out (RFC 9110 9.3.2).
-const ROUTES: [Route; 24] = [
+const ROUTES: [Route; 25] = [
     route(Method::Get, "/", Endpoint::Root, Class::Free),
     route(Method::Get, "/health", Endpoint::Health, Class::Free),
+    route(Method::Get, "/ready", Endpoint::Ready, Class::Free),
     route(Method::Get, "/stats/live", Endpoint::LiveStats, Class::Free),
     route(Method::Post, "/auth/guest", Endpoint::SignUp, Class::Auth),
     route(Method::Post, "/auth/link", Endpoint::Link, Class::Auth),
@@ -67,6 +68,7 @@ async fn dispatch<H: Host>(call: &Call<'_, H>, endpoint: Endpoint) -> Result<Res
     match endpoint {
         Endpoint::Root => Ok(service::root(call)),
         Endpoint::Health => Ok(service::health(call).await),
+        Endpoint::Ready => service::ready(call).await,
         Endpoint::LiveStats => Ok(service::live_stats(call)),
         Endpoint::SignUp => auth::sign_up(call).await,
         Endpoint::Link => auth::link(call).await,
@@ -88,6 +90,7 @@ async fn dispatch<H: Host>(call: &Call<'_, H>, endpoint: Endpoint) -> Result<Res
 enum Endpoint {
     Root,
     Health,
+    Ready,
     LiveStats,
     SignUp,
     Link,

@@ -1,13 +1,14 @@
 //! What the server says of itself (contract 2.4). Reading it costs nothing and needs no session.
 //!
-//! Not here: `/ready` and metrics, which are the telemetry's.
+//! Not here: metrics, which are the telemetry's.
 
 use serde_json::{Value, json};
 
+use crate::message::store::Standing;
 use crate::wire::http::Response;
 
 use super::host::CacheCounts;
-use super::{Call, Host};
+use super::{ApiError, Call, Host};
 
 /// Fixed by the contract; [`health`] tells the real one.
 const CONTRACT_VERSION: &str = "1.0.0";
@@ -44,9 +45,9 @@ pub fn live_stats<H: Host>(call: &Call<'_, H>) -> Response {
 
 /// `GET /health`: 200 as long as the process answers. Sizes are for people to read, hence text.
 ///
-/// The contract's shape first, then what this server adds: why connections ended, runtime, shards, store, version and
-/// uptime in seconds.
-/// A container's probe calls it, so it asks nothing that could be down.
+/// The contract's shape first, then what this server adds: why connections ended, runtime, shards, version, uptime in
+/// seconds; and how the store is: its kind, whether it is reachable, since when (ms), and how many writes wait for it in
+/// the journal. A container's probe calls it, so it asks nothing that could be down.
 pub async fn health<H: Host>(call: &Call<'_, H>) -> Response {
     let (settings, live, now) = (call.settings(), call.host.live().await, call.now());
     let body = json!({
@@ -78,11 +79,29 @@ pub async fn health<H: Host>(call: &Call<'_, H>) -> Response {
         },
         "runtime": settings.runtime,
         "shards": settings.shards,
-        "store": settings.store,
+        "store": store(&settings.store, call.host.standing().await),
         "version": env!("CARGO_PKG_VERSION"),
         "uptime": now.seconds_since(settings.started_at),
     });
     Response::json(200, &body)
+}
+
+/// `GET /ready`: 200 when the database answers and the server is not stopping, else 503.
+pub async fn ready<H: Host>(call: &Call<'_, H>) -> Result<Response, ApiError> {
+    if !call.host.is_ready().await {
+        return Err(ApiError::Unavailable);
+    }
+    Ok(Response::json(200, &json!({ "status": "ready", "timestamp": call.now() })))
+}
+
+/// The store as `/health` shows it; one that says nothing is not reachable since it is not known when.
+fn store(kind: &str, standing: Option<Standing>) -> Value {
+    let Some(standing) = standing else { return json!({ "kind": kind, "reachable": false, "since": null }) };
+    let mut store = json!({ "kind": kind, "reachable": standing.reachable, "since": standing.since });
+    if let Some(journal) = standing.journal {
+        store["journal"] = json!({ "waiting": journal.waiting, "refused": journal.refused });
+    }
+    store
 }
 
 /// One cache as the contract shows it.

@@ -32,12 +32,14 @@ impl<K: Hash + Eq, V> Cache<K, V> {
 
     /// The value of `key`, unless it has expired; counted as a hit or a miss.
     pub fn get(&mut self, now: Time, key: &K) -> Option<&V> {
-        if self.entries.peek(key).is_some_and(|entry| entry.expires_at <= now) {
-            self.entries.pop(key);
-        }
-        let value = self.entries.get(key).map(|entry| &entry.value);
+        let value = self.entries.get(key).filter(|entry| entry.expires_at > now).map(|entry| &entry.value);
         *if value.is_some() { &mut self.hits } else { &mut self.misses } += 1;
         value
+    }
+
+    /// The value of `key`, expired or not; not counted.
+    pub fn stale(&self, key: &K) -> Option<&V> {
+        self.entries.peek(key).map(|entry| &entry.value)
     }
 
     /// Stores `value` until `expires_at`, in place of what `key` had before.
@@ -127,7 +129,9 @@ mod tests {
         cache.put('a', 1, LATER);
         assert_eq!(cache.get(Time(999), &'a'), Some(&1));
         assert_eq!(cache.get(LATER, &'a'), None);
-        assert_eq!((cache.len(), cache.hits(), cache.misses()), (0, 1, 1));
+        assert_eq!((cache.stale(&'a'), cache.hits(), cache.misses()), (Some(&1), 1, 1));
+        cache.sweep(LATER);
+        assert_eq!((cache.stale(&'a'), cache.len()), (None, 0));
     }
 
     #[test]

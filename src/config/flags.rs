@@ -4,14 +4,14 @@
 
 /// Every flag, in the order of `--help`. Bounds stand where they are read.
 #[rustfmt::skip]
-pub(super) const FLAGS: [Flag; 51] = [
+pub(super) const FLAGS: [Flag; 52] = [
     flag("port", "PORT", "3001", "TCP port; 0 lets the system choose one"),
     flag("host", "HOST", "0.0.0.0", "Address to listen on; :: is all addresses, IPv4 and IPv6"),
     flag("public-url", "API_BASE", "", "Where browsers reach this server, such as https://api.example.org"),
     flag("allowed-origins", "ALLOWED_ORIGINS", "http://localhost:3000", "Origins whose pages may call, comma-separated"),
     flag("trusted-proxies", "TRUSTED_PROXIES", "", "Proxies whose X-Forwarded-For is believed, addresses or networks, comma-separated"),
     flag("environment", "NODE_ENV", "default", "production: redirect to HTTPS; development: no limit on requests; else any name"),
-    flag("data", "DATA_DIR", "./data", "Folder of the database"),
+    flag("data", "DATA_DIR", "./data", "Folder of the database; with DATABASE_URL that of the journal"),
     flag("paywall", "PAYWALL", "off", "on: only who paid or has an invite code may queue and call; off"),
     flag("demo", "DEMO", "on", "on: a page to meet on is at /demo; off"),
     flag("shards", "SHARDS", "auto", "Threads that serve connections; auto is one per usable core"),
@@ -51,6 +51,7 @@ pub(super) const FLAGS: [Flag; 51] = [
     flag("database-pool-max", "DATABASE_POOL_MAX", "4", "Connections to Postgres: one for reads, the others for writes"),
     flag("database-timeout", "DATABASE_TIMEOUT", "10000", "Time to connect to Postgres, and to wait for a connection, ms"),
     flag("database-query-timeout", "DATABASE_QUERY_TIMEOUT", "10000", "Time of one request to Postgres, ms"),
+    flag("journal-mib", "JOURNAL_MIB", "64", "Disk for ended calls and cooldowns that wait while Postgres is away, MiB; 0: they wait in memory"),
     flag("store-queue", "STORE_QUEUE", "16384", "Requests that may wait for the store"),
     flag("store-cache-kib", "STORE_CACHE_KIB", "32768", "Memory for pages of the database in the folder, KiB"),
     flag("log", "LOG_LEVEL", "info", "error, warn, info, debug, trace, or a filter such as info,duet::store=debug"),

@@ -215,6 +215,9 @@ impl Domain {
         if let Some(metrics) = metrics {
             out.push(Effect::Forget { user: id });
             self.send_all(id, &ServerEvent::MetricsUpdate(metrics), out);
+        } else {
+            // In a journal at most: the database will have them, and until then his login must stay cached.
+            out.push(Effect::ForgetTotals { user: id });
         }
         if !elsewhere {
             self.send_all(id, &ServerEvent::Finalized { session }, out);

@@ -30,6 +30,8 @@ pub enum Effect {
     Publish(Arc<[Delta]>),
     /// What is cached of the user is outdated.
     Forget { user: UserId },
+    /// His totals are: what is cached of him but for his login.
+    ForgetTotals { user: UserId },
     /// Ask the store for a write and hand its reply back as `Input::Stored`. Order is kept.
     Write { ticket: u64, request: Box<Request> },
 }

@@ -1,11 +1,13 @@
 //! What the shards ask of the store, and what it answers. Every store speaks exactly this.
 //!
-//! A write is durable when its reply is sent. Repeating a write with the same ids changes nothing (a retry after a
-//! lost reply is safe). `Reply::Failed` and `Reply::Away` mean that nothing of the request was stored; no reply at all
-//! means that nobody knows.
+//! A write is durable when its reply is sent, be it in a journal. Repeating a write with the same ids changes nothing (a
+//! retry after a lost reply is safe). `Reply::Failed` and `Reply::Away` mean that nothing of the request was stored; no
+//! reply at all means that nobody knows.
 //! Requests that name the same user, e-mail or invite code are served in the order of asking; others may overlap.
 
 use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
 
 use super::model::{AccountType, Card, ChatLine, Gender, Login, Metrics, PaidStatus, Socials};
 use crate::base::{CallId, Time, TokenHash, UserId};
@@ -45,6 +47,10 @@ pub enum Request {
     /// Moves calls that ended before `before` out of the users' history into the archive, longest ago first and a
     /// bounded number at a time: `Archived`.
     Archive { before: Time },
+    /// Whether the database answers: `Done`.
+    Ping,
+    /// How the store is, answered without its database: `Standing`.
+    Standing,
 }
 
 impl Request {
@@ -65,8 +71,15 @@ impl Request {
             | Self::Profile { .. }
             | Self::Relations { .. }
             | Self::Pair { .. }
-            | Self::History { .. } => false,
+            | Self::History { .. }
+            | Self::Ping
+            | Self::Standing => false,
         }
+    }
+
+    /// Whether it may wait in a journal: a write whose asker needs nothing of what the database would say.
+    pub fn may_wait(&self) -> bool {
+        matches!(self, Self::FinishCall(_) | Self::SetCooldown { .. })
     }
 
     /// Of whom it changes what shards cache, when an endpoint asks for it.
@@ -106,10 +119,33 @@ pub enum Reply {
     Archived {
         rows: u64,
     },
+    /// The database is away; the write is durable in the journal, and it will be done before anything asked later.
+    Journaled,
+    Standing(Standing),
     /// The database is away, which the store has logged; nothing was changed.
     Away,
     /// The store could not do it; nothing was changed. The text is for the log, never for a client.
     Failed(String),
+}
+
+/// How a store is.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// Whether its last attempt to reach or write the database succeeded.
+    pub reachable: bool,
+    /// Since when that is so.
+    pub since: Time,
+    /// `None` for a store that needs no journal, or has none.
+    pub journal: Option<JournalStanding>,
+}
+
+/// How full a journal is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct JournalStanding {
+    /// Writes that wait for the database.
+    pub waiting: usize,
+    /// Writes that the database would not take; they are kept for the operator.
+    pub refused: usize,
 }
 
 /// A session to be stored.
@@ -207,8 +243,9 @@ pub struct Pair {
     pub banned: bool,
 }
 
-/// A call that has ended.
-#[derive(Clone, Debug)]
+/// A call that has ended. A journal keeps it as JSON, also for a later version: a new field needs a default.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct FinishedCall {
     /// Unique; makes a repeated write harmless.
     pub call: CallId,

@@ -59,6 +59,7 @@ impl Shard {
                 }
             }
             Effect::Forget { user } => self.stores.forget(user),
+            Effect::ForgetTotals { user } => self.stores.forget_profile(user),
             Effect::Write { ticket, request } => {
                 let (reply, shard) = (self.stores.ask(*request), self.clone());
                 spawn_local(async move {

@@ -2,6 +2,9 @@
 
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::time::Duration;
+
+use futures_lite::future::or;
 
 use crate::api::Settings;
 use crate::api::host::{Busy, CacheCounts, Host, Live, QueueVisitor, Unavailable};
@@ -9,13 +12,17 @@ use crate::base::{Random, Time, Token, TokenHash, UserId};
 use crate::domain::rate::{Action, Bucket, Key, Limit, Standing};
 use crate::link::LinkError;
 use crate::message::model::Login;
-use crate::message::store::{Profile, Reply, Request};
+use crate::message::store::{self, Profile, Reply, Request};
+use crate::runtime::sleep;
 
 use crate::telemetry::memory::Memory;
 
 use super::Shard;
 use super::inbox::Envelope;
 use super::store::checked;
+
+/// So long the store may take to tell how it is, ms: less than probes usually wait.
+const PROBE_MS_MAX: u64 = 2_000;
 
 /// A handle for one request.
 pub(super) struct ShardHost(pub Rc<Shard>);
@@ -110,6 +117,17 @@ impl Host for ShardHost {
         self.0.domain.borrow().directory().online_count()
     }
 
+    async fn standing(&self) -> Option<store::Standing> {
+        match in_time(self.0.stores.ask(Request::Standing)).await? {
+            Ok(Reply::Standing(standing)) => Some(standing),
+            _ => None,
+        }
+    }
+
+    async fn is_ready(&self) -> bool {
+        !self.0.stopping.get() && matches!(in_time(self.0.stores.ask(Request::Ping)).await, Some(Ok(Reply::Done)))
+    }
+
     async fn live(&self) -> Live {
         let (shard, memory) = (&self.0, Memory::read());
         let mut live = shard.count();
@@ -128,6 +146,15 @@ impl Host for ShardHost {
         }
         live
     }
+}
+
+/// What comes within the time that a probe waits.
+async fn in_time<T>(work: impl Future<Output = T>) -> Option<T> {
+    let late = async {
+        sleep(Duration::from_millis(PROBE_MS_MAX)).await;
+        None
+    };
+    or(async { Some(work.await) }, late).await
 }
 
 fn sum(a: CacheCounts, b: CacheCounts) -> CacheCounts {

@@ -29,6 +29,7 @@ mod connection;
 mod contained;
 mod diffs;
 mod encoding;
+mod flights;
 mod host;
 mod inbox;
 mod polling;

@@ -1,11 +1,11 @@
 //! What a shard knows of the store's rows: its caches in front, the link behind.
 //!
-//! Only the home of a user caches what is his, so forgetting it there is enough. Writes go to the store first. A
-//! session that was read before its user was forgotten, and arrives after, is read again: a newer login may have
-//! ended it. A profile like that is not cached.
+//! Only the home of a user caches what is his, so forgetting it there is enough. Writes go to the store first. Misses of
+//! one row that come together make one read. A session that was read before its user was forgotten, and arrives after, is
+//! read again: a newer login may have ended it. A profile like that is not cached. While the store cannot say, a session
+//! that was cached lately is taken as it was.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 
 use crate::api::host::{CacheCounts, Unavailable};
 use crate::base::{Time, TokenHash, UserId};
@@ -15,10 +15,14 @@ use crate::link::{Link, LinkError, Pending};
 use crate::message::model::Login;
 use crate::message::store::{Profile, Reply, Request};
 
+use super::flights::{Flights, Landed};
+
 /// A row whose user was forgotten under the read is read again, so often at the most.
 const READS_MAX: usize = 8;
 /// A cached row is asked for again after this, in case another process changed it.
 const FRESH_MS: u64 = 300_000;
+/// For so long after that a session is good while the store is away; as many are kept as there is room for.
+const STALE_MS: u64 = 3_600_000;
 
 /// The ways out of a shard to other threads.
 #[derive(Clone)]
@@ -32,29 +36,16 @@ pub(super) struct Stores {
     links: Links,
     logins: RefCell<Cache<UserId, Login>>,
     profiles: RefCell<Cache<UserId, Profile>>,
-    /// Of whom something is read at this moment. Claimed users are peers' choice: no hash map.
-    reads: RefCell<BTreeMap<UserId, Reads>>,
-}
-
-/// Reads of one user's rows under way, and how often he was forgotten since the first of them began.
-#[derive(Default)]
-struct Reads {
-    under_way: usize,
-    forgotten: u64,
-}
-
-/// One read under way.
-struct Reading<'a> {
-    stores: &'a Stores,
-    user: UserId,
-    forgotten: u64,
+    logins_under_way: Flights<(UserId, TokenHash), Result<Option<Login>, Unavailable>>,
+    profiles_under_way: Flights<UserId, Result<Option<Profile>, Unavailable>>,
 }
 
 impl Stores {
     /// Empty caches of so many lines.
     pub fn new(links: Links, profiles_max: usize, logins_max: usize) -> Self {
         let (logins, profiles) = (RefCell::new(Cache::new(logins_max)), RefCell::new(Cache::new(profiles_max)));
-        Self { links, logins, profiles, reads: RefCell::default() }
+        let (logins_under_way, profiles_under_way) = (Flights::default(), Flights::default());
+        Self { links, logins, profiles, logins_under_way, profiles_under_way }
     }
 
     /// Asks the store; in its queue as soon as this returns.
@@ -89,17 +80,29 @@ impl Stores {
             return Ok(Some(login.clone()));
         }
         for _ in 0..READS_MAX {
-            let reading = Reading::begin(self, user);
-            let Reply::Session(login) = self.request(Request::Session { user, token }).await? else { break };
-            if reading.is_outdated() {
-                continue;
+            let read = self.logins_under_way.share(
+                (user, token),
+                async || match self.request(Request::Session { user, token }).await? {
+                    Reply::Session(login) => Ok(login.map(|login| *login)),
+                    _ => Err(Unavailable),
+                },
+                |landed| {
+                    if let (true, Ok(Some(login))) = (landed.is_current, &landed.value)
+                        && login.active
+                    {
+                        self.logins.borrow_mut().put(user, login.clone(), now + FRESH_MS);
+                    }
+                },
+            );
+            match read.await {
+                Landed { value: Err(Unavailable), .. } => break,
+                Landed { is_current: true, value } => return value,
+                _ => {}
             }
-            if let Some(login) = login.as_deref().filter(|login| login.active) {
-                self.logins.borrow_mut().put(user, login.clone(), now + FRESH_MS);
-            }
-            return Ok(login.map(|login| *login));
         }
-        Err(Unavailable)
+        let logins = self.logins.borrow();
+        let stale = logins.stale(&user).filter(|login| login.token == token);
+        stale.map(|login| Some(login.clone())).ok_or(Unavailable)
     }
 
     /// The own profile of `user`.
@@ -107,26 +110,37 @@ impl Stores {
         if let Some(profile) = self.profiles.borrow_mut().get(now, &user) {
             return Ok(Some(profile.clone()));
         }
-        let reading = Reading::begin(self, user);
-        let Reply::Profile(profile) = self.request(Request::Profile { user }).await? else { return Err(Unavailable) };
-        if let Some(profile) = profile.as_deref().filter(|_| !reading.is_outdated()) {
-            self.profiles.borrow_mut().put(user, profile.clone(), now + FRESH_MS);
-        }
-        Ok(profile.map(|profile| *profile))
+        let read = self.profiles_under_way.share(
+            user,
+            async || match self.request(Request::Profile { user }).await? {
+                Reply::Profile(profile) => Ok(profile.map(|profile| *profile)),
+                _ => Err(Unavailable),
+            },
+            |landed| {
+                if let (true, Ok(Some(profile))) = (landed.is_current, &landed.value) {
+                    self.profiles.borrow_mut().put(user, profile.clone(), now + FRESH_MS);
+                }
+            },
+        );
+        read.await.value
     }
 
     /// Drops what is cached of `user`.
     pub fn forget(&self, user: UserId) {
-        if let Some(reads) = self.reads.borrow_mut().get_mut(&user) {
-            reads.forgotten += 1;
-        }
+        self.logins_under_way.forget((user, TokenHash([0; 32]))..=(user, TokenHash([0xff; 32])));
         self.logins.borrow_mut().remove(&user);
+        self.forget_profile(user);
+    }
+
+    /// Drops what is cached of the profile of `user`.
+    pub fn forget_profile(&self, user: UserId) {
+        self.profiles_under_way.forget(user..=user);
         self.profiles.borrow_mut().remove(&user);
     }
 
-    /// Lets go of cached rows that are no longer fresh.
+    /// Lets go of cached rows that are of no more use.
     pub fn sweep(&self, now: Time) {
-        self.logins.borrow_mut().sweep(now);
+        self.logins.borrow_mut().sweep(Time(now - Time(STALE_MS)));
         self.profiles.borrow_mut().sweep(now);
     }
 
@@ -139,32 +153,6 @@ impl Stores {
     /// Size and effect of the caches: users, sessions.
     pub fn counts(&self) -> (CacheCounts, CacheCounts) {
         (counts(&self.profiles.borrow()), counts(&self.logins.borrow()))
-    }
-}
-
-impl<'a> Reading<'a> {
-    fn begin(stores: &'a Stores, user: UserId) -> Self {
-        let mut all = stores.reads.borrow_mut();
-        let reads = all.entry(user).or_default();
-        reads.under_way += 1;
-        Self { stores, user, forgotten: reads.forgotten }
-    }
-
-    /// Whether the user was forgotten since it began.
-    fn is_outdated(&self) -> bool {
-        self.stores.reads.borrow().get(&self.user).is_some_and(|reads| reads.forgotten != self.forgotten)
-    }
-}
-
-impl Drop for Reading<'_> {
-    fn drop(&mut self) {
-        let mut all = self.stores.reads.borrow_mut();
-        if let Some(reads) = all.get_mut(&self.user) {
-            reads.under_way -= 1;
-            if reads.under_way == 0 {
-                all.remove(&self.user);
-            }
-        }
     }
 }
 
@@ -198,6 +186,7 @@ mod tests {
     use super::*;
     use crate::hashing;
     use crate::link::{Incoming, link};
+    use crate::message::model::{AccountType, Card, Gender, PaidStatus};
 
     const NOW: Time = Time(1);
 
@@ -233,7 +222,6 @@ mod tests {
             stores.forget(forgotten);
             asked.answer.send(Reply::Session(None));
         };
-        assert!(stores.reads.borrow().is_empty(), "no read is left");
         (reads, answered)
     }
 
@@ -245,5 +233,73 @@ mod tests {
     #[test]
     fn a_session_whose_user_is_forgotten_meanwhile_is_read_again_but_not_for_ever() {
         assert_eq!(reads_while_forgetting(user(1)), (READS_MAX, false));
+    }
+
+    fn login_of(number: u8) -> Login {
+        let card = Card { user_id: user(number), ..card() };
+        let (account, paid) = (AccountType::Guest, PaidStatus::Unpaid);
+        let token = TokenHash([number; 32]);
+        Login { card, token, account, paid, banned: false, active: true, expires_at: Time(u64::MAX) }
+    }
+
+    fn card() -> Card {
+        let (name, gender) = ("Ann".to_owned(), Gender::Female);
+        Card { user_id: user(1), name, gender, selfie_url: None, video_url: None, introduction: None }
+    }
+
+    fn answer(incoming: &mut Incoming<Request, Reply>, login: Option<Login>) {
+        let asked = incoming.try_receive().expect("it is asked");
+        asked.answer.send(Reply::Session(login.map(Box::new)));
+    }
+
+    #[test]
+    fn misses_that_come_together_make_one_read() {
+        let (stores, mut incoming) = stores();
+        let ask = || stores.login(NOW, user(1), TokenHash([1; 32]));
+        let (mut first, mut second, mut third) = (pin!(ask()), pin!(ask()), pin!(ask()));
+        assert!(block_on(poll_once(&mut first)).is_none() && block_on(poll_once(&mut second)).is_none());
+        answer(&mut incoming, Some(login_of(1)));
+        // Its reader has not looked yet: one who comes now joins, too.
+        assert!(block_on(poll_once(&mut third)).is_none());
+        for login in [block_on(first), block_on(second), block_on(third)] {
+            assert_eq!(login, Ok(Some(login_of(1))));
+        }
+        assert!(incoming.try_receive().is_none());
+        assert_eq!(block_on(ask()), Ok(Some(login_of(1))), "it is cached");
+    }
+
+    #[test]
+    fn who_waits_for_a_read_that_is_given_up_reads_himself() {
+        let (stores, mut incoming) = stores();
+        let ask = || stores.login(NOW, user(1), TokenHash([1; 32]));
+        let mut first = Box::pin(ask());
+        let mut second = pin!(ask());
+        assert!(block_on(poll_once(&mut first)).is_none() && block_on(poll_once(&mut second)).is_none());
+        drop(first);
+        assert!(block_on(poll_once(&mut second)).is_none());
+        answer(&mut incoming, None);
+        answer(&mut incoming, Some(login_of(1)));
+        assert_eq!(block_on(second), Ok(Some(login_of(1))));
+    }
+
+    #[test]
+    fn a_session_cached_lately_is_good_while_the_store_is_away_unless_it_was_forgotten() {
+        let (stores, mut incoming) = stores();
+        let ask = |now| stores.login(now, user(1), TokenHash([1; 32]));
+        let late = NOW + FRESH_MS + 1;
+        let mut away = || {
+            let mut login = pin!(ask(late));
+            assert!(block_on(poll_once(&mut login)).is_none(), "the store is asked first");
+            incoming.try_receive().expect("it is asked").answer.send(Reply::Away);
+            block_on(login)
+        };
+        stores.logins.borrow_mut().put(user(1), login_of(1), NOW + FRESH_MS);
+        stores.sweep(late);
+        assert_eq!(away(), Ok(Some(login_of(1))));
+        stores.sweep(late + STALE_MS);
+        assert_eq!(away(), Err(Unavailable));
+        stores.logins.borrow_mut().put(user(1), login_of(1), NOW + FRESH_MS);
+        stores.forget(user(1));
+        assert_eq!(away(), Err(Unavailable));
     }
 }

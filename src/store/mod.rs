@@ -3,13 +3,17 @@
 //! Each runs on a thread of its own; its folder says what bounds it. Deliberately absent: retries (askers repeat) and
 //! caching of rows (shards cache).
 
+mod file;
+pub mod journal;
 pub mod postgres;
 pub mod sqlite;
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use crate::base::Time;
 use crate::link::Link;
 use crate::message::store::{Reply, Request};
 
@@ -19,6 +23,9 @@ pub enum Settings {
     Sqlite(sqlite::Settings),
     Postgres(Box<postgres::Settings>),
 }
+
+/// Tells the time, from any thread: stores read no clock themselves.
+pub type Now = Arc<dyn Fn() -> Time + Send + Sync>;
 
 /// Why the store did not open. Each displays as one line for the operator.
 #[derive(Debug)]
@@ -44,17 +51,18 @@ pub enum OpenError {
 /// The open store.
 pub struct Handle {
     link: Link<Request, Reply>,
-    thread: JoinHandle<()>,
+    /// In the order in which they end.
+    threads: Vec<JoinHandle<()>>,
 }
 
 /// Opens the store, brings its schema up to date and starts its thread.
 ///
 /// # Errors
 /// See [`OpenError`].
-pub fn open(settings: &Settings) -> Result<Handle, OpenError> {
+pub fn open(settings: &Settings, now: Now) -> Result<Handle, OpenError> {
     match settings {
-        Settings::Sqlite(settings) => sqlite::open(settings),
-        Settings::Postgres(settings) => postgres::open(settings),
+        Settings::Sqlite(settings) => sqlite::open(settings, now),
+        Settings::Postgres(settings) => postgres::open(settings, now),
     }
 }
 
@@ -68,7 +76,7 @@ impl Handle {
     pub fn stop(self) {
         self.link.close();
         // A panic would have aborted the process.
-        let _ = self.thread.join();
+        self.threads.into_iter().for_each(|thread| drop(thread.join()));
     }
 }
 

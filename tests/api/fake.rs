@@ -328,6 +328,15 @@ impl Host for Fake {
         self.queue.borrow().contains(&user)
     }
 
+    async fn standing(&self) -> Option<store::Standing> {
+        let journal = Some(store::JournalStanding { waiting: 2, refused: 1 });
+        Some(store::Standing { reachable: !self.down.get(), since: self.now.get(), journal })
+    }
+
+    async fn is_ready(&self) -> bool {
+        !self.down.get()
+    }
+
     async fn live(&self) -> Live {
         Live {
             closed: [("peer_closed", 3)].into(),

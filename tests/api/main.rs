@@ -196,6 +196,17 @@ fn live_stats_count_who_is_online() {
 }
 
 #[test]
+fn ready_is_as_the_database() {
+    let server = server();
+    assert_eq!(server.get("/ready", None).status(), 200);
+    server.down.set(true);
+    let answer = server.get("/ready", None);
+    assert_eq!((answer.status(), answer.header("Retry-After").is_some()), (503, true));
+    assert_eq!(server.get("/health", None).json()["store"]["reachable"], false);
+    assert_eq!(server.get("/health", None).status(), 200);
+}
+
+#[test]
 fn health_has_the_full_shape() {
     let mut server = server();
     server.settings.connections_max = 1_000;
@@ -217,6 +228,8 @@ fn health_has_the_full_shape() {
     for name in ["maxCapacity", "optimization"] {
         assert!(body["scalability"][name].is_string());
     }
-    assert_eq!((&body["shards"], &body["store"], &body["runtime"]), (&json!(1), &json!("sqlite"), &json!("epoll")));
+    assert_eq!((&body["shards"], &body["runtime"]), (&json!(1), &json!("epoll")));
+    let journal = json!({ "waiting": 2, "refused": 1 });
+    assert_eq!(body["store"], json!({ "kind": "sqlite", "reachable": true, "since": NOW, "journal": journal }));
     assert_eq!(body["version"], env!("CARGO_PKG_VERSION"));
 }

@@ -321,7 +321,7 @@ impl World {
                     self.post(at, to, Letter::Published(deltas.clone()));
                 }
             }
-            Effect::Forget { .. } => {}
+            Effect::Forget { .. } | Effect::ForgetTotals { .. } => {}
             Effect::Write { ticket, request } => self.ask(Asker::Write(ShardId(at as u16), ticket), *request),
         }
     }

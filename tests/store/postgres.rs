@@ -8,6 +8,7 @@
 mod archive;
 
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -24,12 +25,12 @@ use super::suite::FACTS;
 use super::world::{Fact, LATER, NOW, Person, World};
 
 /// A database that goes away at the end of the test.
-struct Database {
+pub struct Database {
     url: String,
     name: String,
 }
 
-fn server() -> String {
+pub fn server() -> String {
     std::env::vars()
         .find(|(name, _)| name == "DUET_TEST_POSTGRES")
         .expect("DUET_TEST_POSTGRES must be the URL of a server: see tests/postgres")
@@ -56,19 +57,19 @@ fn sql(url: &str, text: &str) -> u64 {
 }
 
 impl Database {
-    fn new() -> Self {
+    pub fn new() -> Self {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let name = format!("t{}_{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
         sql(&server(), &format!("CREATE DATABASE {name}"));
         Self { url: with_database(&server(), &name), name }
     }
 
-    fn sql(&self, text: &str) -> u64 {
+    pub fn sql(&self, text: &str) -> u64 {
         sql(&self.url, text)
     }
 
     /// The same database through another port, or with more to its URL.
-    fn elsewhere(&self, port: u16) -> String {
+    pub fn elsewhere(&self, port: u16) -> String {
         let (before, rest) = self.url.rsplit_once(':').unwrap();
         format!("{before}:{port}/{}", rest.split_once('/').unwrap().1)
     }
@@ -80,12 +81,12 @@ impl Drop for Database {
     }
 }
 
-fn settings(url: &str) -> Settings {
+pub fn settings(url: &str) -> Settings {
     Settings::new(Address::decode(url).unwrap())
 }
 
-fn try_open(settings: Settings) -> Result<Handle, OpenError> {
-    store::open(&store::Settings::Postgres(Box::new(settings)))
+pub fn try_open(settings: Settings) -> Result<Handle, OpenError> {
+    store::open(&store::Settings::Postgres(Box::new(settings)), Arc::new(|| NOW))
 }
 
 fn open(url: &str) -> Handle {
@@ -96,7 +97,7 @@ fn refusal(url: &str) -> OpenError {
     try_open(settings(url)).err().expect("it must not open")
 }
 
-fn world<'a>(handle: &Handle, plant: &'a dyn Fn(Fact)) -> World<'a> {
+pub fn world<'a>(handle: &Handle, plant: &'a dyn Fn(Fact)) -> World<'a> {
     World { link: handle.link(), random: Random::from_seed(7), plant }
 }
 
@@ -311,7 +312,7 @@ fn two_processes_keep_the_rules_between_them() {
 }
 
 /// Asks until the store serves again.
-fn recovered(world: &World<'_>, person: Person) -> Duration {
+pub fn recovered(world: &World<'_>, person: Person) -> Duration {
     let from = Instant::now();
     while !matches!(world.ask(Request::Profile { user: person.id }), Reply::Profile(Some(_))) {
         assert!(from.elapsed() < Duration::from_secs(15), "it does not recover");

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader, Lines, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Arc;
 
 use duet::base::{Random, UserId};
 use duet::link::LinkError;
@@ -22,7 +23,7 @@ use super::suite::FACTS;
 use super::world::{Fact, Folder, NOW, Person, World};
 
 fn try_open(folder: &Path) -> Result<Handle, OpenError> {
-    store::open(&store::Settings::Sqlite(Settings::new(folder)))
+    store::open(&store::Settings::Sqlite(Settings::new(folder)), Arc::new(|| NOW))
 }
 
 fn open(folder: &Path) -> Handle {

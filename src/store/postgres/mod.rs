@@ -6,6 +6,7 @@
 
 mod accounts;
 mod address;
+mod backlog;
 mod calls;
 mod codes;
 mod column;
@@ -21,14 +22,17 @@ mod tls;
 
 use std::rc::Rc;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use tokio::runtime::Builder;
 use tokio::task::{LocalSet, spawn_local};
 
 pub use self::address::Address;
 
+use self::backlog::Backlog;
 use self::pool::{Pool, Role};
-use super::{Handle, OpenError};
+use super::journal;
+use super::{Handle, Now, OpenError};
 use crate::base::Random;
 use crate::base::limits::STORE_QUEUE_MAX;
 use crate::link::{self, Incoming};
@@ -49,40 +53,47 @@ pub struct Settings {
     pub connect_ms_max: u64,
     /// Time of one request on a connection, ms.
     pub query_ms_max: u64,
+    /// Where writes wait that must not be lost while the database is away; without it they fail like others.
+    pub journal: Option<journal::Settings>,
 }
 
 impl Settings {
     /// The usual bounds, with the database at `address`.
     pub fn new(address: Address) -> Self {
         let (connect_ms_max, query_ms_max) = (10_000, 10_000);
-        Self { address, queue_len_max: STORE_QUEUE_MAX, connections: 4, connect_ms_max, query_ms_max }
+        let (queue_len_max, connections, journal) = (STORE_QUEUE_MAX, 4, None);
+        Self { address, queue_len_max, connections, connect_ms_max, query_ms_max, journal }
     }
 }
 
 /// Connects, brings the schema up to date and leaves the serving to a thread.
-pub(super) fn open(settings: &Settings) -> Result<Handle, OpenError> {
+pub(super) fn open(settings: &Settings, now: Now) -> Result<Handle, OpenError> {
     let at = settings.address.to_string();
     let unusable = |reason: String| OpenError::Unusable { at: at.clone(), reason };
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|error| unusable(format!("the system gives no entropy: {error}")))?;
     let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| unusable(error.to_string()))?;
+    let journal = settings.journal.as_ref().map(journal::open).transpose()?;
+    let (journal, journal_thread) = journal.unzip();
     let (link, incoming) = link::link(settings.queue_len_max);
     let (opened, opens) = mpsc::channel();
     let settings = settings.clone();
     let thread = link::spawn("store", move || {
         let random = Random::from_entropy(seed);
-        LocalSet::new().block_on(&runtime, run(settings, random, incoming, &opened));
+        let backlog = journal.map(Backlog::new);
+        LocalSet::new().block_on(&runtime, run(settings, Pool::new(random, now), backlog, incoming, &opened));
     });
     let thread = thread.map_err(|error| unusable(error.to_string()))?;
     // The thread tells, or a panic there aborts the process.
     opens.recv().unwrap_or_else(|_| Err(unusable("the store's thread has stopped".to_owned())))?;
-    Ok(Handle { link, thread })
+    Ok(Handle { link, threads: [Some(thread), journal_thread].into_iter().flatten().collect() })
 }
 
 /// Tells by `opened` whether it serves; if it does, serves until the link is closed and drained.
 async fn run(
     settings: Settings,
-    random: Random,
+    pool: Rc<Pool>,
+    backlog: Option<Rc<Backlog>>,
     incoming: Incoming<Request, Reply>,
     opened: &mpsc::Sender<Result<(), OpenError>>,
 ) {
@@ -102,13 +113,17 @@ async fn run(
             return;
         }
     };
-    let (pool, settings) = (Pool::new(random), Rc::new(settings));
+    let settings = Rc::new(settings);
     let mut first = Some(first);
     for index in 0..settings.connections.max(2) {
         let role = if index == READER { Role::Read } else { Role::Write };
         spawn_local(pool.clone().keep(role, settings.clone(), tls.clone(), first.take()));
     }
     pool.stands().await;
+    if let Some(backlog) = &backlog {
+        let query_max = Duration::from_millis(settings.query_ms_max);
+        spawn_local(backlog.clone().run(pool.clone(), query_max));
+    }
     let _ = opened.send(Ok(()));
-    serve::run(pool, &settings, incoming).await;
+    serve::run(pool, backlog, &settings, incoming).await;
 }

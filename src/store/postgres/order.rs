@@ -138,7 +138,7 @@ pub(super) fn keys(request: &Request) -> Vec<Key> {
         Request::Pair { caller, callee, .. } => vec![Key::User(*caller), Key::User(*callee)],
         Request::SetCooldown { pair: (one, other), .. } => vec![Key::User(*one), Key::User(*other)],
         Request::FinishCall(call) => vec![Key::User(call.caller), Key::User(call.callee)],
-        Request::Sweep { .. } | Request::Archive { .. } => Vec::new(),
+        Request::Sweep { .. } | Request::Archive { .. } | Request::Ping | Request::Standing => Vec::new(),
     }
 }
 

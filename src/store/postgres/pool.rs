@@ -15,9 +15,10 @@ use tokio::task::{JoinHandle, spawn_local, yield_now};
 use tokio::time::{sleep, timeout};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::super::Now;
 use super::Settings;
 use super::connection::{Connection, words};
-use crate::base::Random;
+use crate::base::{Random, Time};
 
 /// Pause before the second attempt in a row, ms; it doubles.
 const RETRY_MS_MIN: u64 = 100;
@@ -32,6 +33,9 @@ const STEADY_MS: u64 = 5_000;
 pub(super) struct Pool {
     state: RefCell<State>,
     random: RefCell<Random>,
+    now: Now,
+    /// When the database was last found to be away, or to be back.
+    changed_at: Cell<Time>,
 }
 
 #[derive(Default)]
@@ -74,8 +78,9 @@ pub(super) struct Opened {
 
 impl Pool {
     /// Without any connection yet.
-    pub fn new(random: Random) -> Rc<Self> {
-        Rc::new(Self { state: RefCell::default(), random: RefCell::new(random) })
+    pub fn new(random: Random, now: Now) -> Rc<Self> {
+        let changed_at = Cell::new(now());
+        Rc::new(Self { state: RefCell::default(), random: RefCell::new(random), now, changed_at })
     }
 
     /// A connection for reads, shared; when there is none, one for writes.
@@ -115,6 +120,11 @@ impl Pool {
     /// Whether no connection stands.
     pub fn is_away(&self) -> bool {
         self.state.borrow().is_away()
+    }
+
+    /// When that last changed.
+    pub fn changed_at(&self) -> Time {
+        self.changed_at.get()
     }
 
     /// Waits until the first connection is in its place.
@@ -157,7 +167,7 @@ impl Pool {
     }
 
     /// Between half and all of the time that doubles with each failure.
-    fn pause_ms(&self, failures: u32) -> u64 {
+    pub fn pause_ms(&self, failures: u32) -> u64 {
         let most = RETRY_MS_MIN.saturating_mul(1 << failures.min(16)).min(RETRY_MS_MAX);
         most / 2 + self.random.borrow_mut().below(most / 2 + 1)
     }
@@ -169,6 +179,7 @@ impl Pool {
     fn came(self: &Rc<Self>, role: Role, connection: &Rc<Connection>) {
         let mut state = self.state.borrow_mut();
         if state.is_away() && std::mem::replace(&mut state.was_reached, true) {
+            self.changed_at.set((self.now)());
             tracing::info!("the database is back");
         }
         state.reason.clear();
@@ -195,6 +206,7 @@ impl Pool {
             state.waiting.clear();
         }
         if state.is_away() {
+            self.changed_at.set((self.now)());
             tracing::error!(reason, "the database is away");
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! A request waits for its turn, then for a connection, both within one bound; then it has the time of a query. An
 //! answer to a write is sent when it is durable. When nobody can know whether it is (the connection broke at its
-//! commit), its asker is told that by the answer's absence, and asks again: every write may be repeated. Deliberately
-//! absent: SQL (one file per group has it).
+//! commit), its asker is told that by the answer's absence, and asks again: every write may be repeated. A write that
+//! may wait goes into the journal in both cases. Deliberately absent: SQL (one file per group has it).
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
+use super::backlog::Backlog;
 use super::connection::{Connection, Result as Queried};
 use super::gather::Gather;
 use super::order::{Order, Turn, keys};
@@ -21,14 +22,17 @@ use super::{Settings, accounts, calls, pairs, sessions};
 use crate::base::{TokenHash, UserId};
 use crate::link::{Asked, Incoming};
 use crate::message::model::Login;
-use crate::message::store::{Profile, Reply, Request};
+use crate::message::store::{Profile, Reply, Request, Standing};
 
 /// What the client waits longer than the server, ms: the server's own word is the better one.
 const GRACE_MS: u64 = 500;
+/// What is under way when the link is closed has so long; then it is given up, ms.
+const STOP_MS_MAX: u64 = 2_000;
 
 /// What serving a request needs.
 struct Desk<S, P> {
     pool: Rc<Pool>,
+    backlog: Option<Rc<Backlog>>,
     order: Order,
     sessions: Rc<Gather<TokenHash, Login, S>>,
     profiles: Rc<Gather<UserId, Profile, P>>,
@@ -36,17 +40,26 @@ struct Desk<S, P> {
     query_max: Duration,
     accepted: Cell<usize>,
     idle: Notify,
+    is_giving_up: Cell<bool>,
+    gives_up: Notify,
 }
 
 /// What came of a request.
 enum Outcome {
     Answered(Reply),
+    /// The database was not asked, for what the reply says.
+    Unserved(Reply),
     /// It may or may not be stored.
     Uncertain(String),
 }
 
 /// Serves until the link is closed and all is answered.
-pub(super) async fn run(pool: Rc<Pool>, settings: &Settings, mut incoming: Incoming<Request, Reply>) {
+pub(super) async fn run(
+    pool: Rc<Pool>,
+    backlog: Option<Rc<Backlog>>,
+    settings: &Settings,
+    mut incoming: Incoming<Request, Reply>,
+) {
     let query_max = Duration::from_millis(settings.query_ms_max + GRACE_MS);
     let desk = Rc::new(Desk {
         order: Order::default(),
@@ -60,10 +73,17 @@ pub(super) async fn run(pool: Rc<Pool>, settings: &Settings, mut incoming: Incom
         query_max,
         accepted: Cell::new(0),
         idle: Notify::new(),
+        is_giving_up: Cell::new(false),
+        gives_up: Notify::new(),
+        backlog,
         pool,
     });
     while let Some(Asked { request, answer }) = incoming.received().await {
-        if desk.pool.is_away() {
+        if let Request::Standing = request {
+            answer.send(Reply::Standing(desk.standing()));
+            continue;
+        }
+        if desk.pool.is_away() && (desk.backlog.is_none() || !request.may_wait()) {
             answer.send(Reply::Away);
             continue;
         }
@@ -76,16 +96,18 @@ pub(super) async fn run(pool: Rc<Pool>, settings: &Settings, mut incoming: Incom
         let turn = desk.order.enter(keys(&request));
         let desk = desk.clone();
         spawn_local(async move {
-            match desk.serve(&request, turn).await {
-                Outcome::Answered(reply) => answer.send(reply),
+            match desk.settle(&request, turn).await {
+                Outcome::Answered(reply) | Outcome::Unserved(reply) => answer.send(reply),
                 Outcome::Uncertain(reason) => tracing::warn!(reason, "whether a write was stored is not known"),
             }
             desk.accepted.set(desk.accepted.get() - 1);
             desk.idle.notify_one();
         });
     }
-    while desk.accepted.get() > 0 {
-        desk.idle.notified().await;
+    if timeout(Duration::from_millis(STOP_MS_MAX), desk.is_idle()).await.is_err() {
+        desk.is_giving_up.set(true);
+        desk.gives_up.notify_waiters();
+        desk.is_idle().await;
     }
 }
 
@@ -94,10 +116,58 @@ where
     S: AsyncFn(&Connection, &[TokenHash]) -> Queried<Vec<(TokenHash, Login)>> + 'static,
     P: AsyncFn(&Connection, &[UserId]) -> Queried<Vec<(UserId, Profile)>> + 'static,
 {
-    /// Carries out one request when its turn has come, and keeps the turn until then.
-    async fn serve(&self, request: &Request, mut turn: Turn) -> Outcome {
+    fn standing(&self) -> Standing {
+        let journal = self.backlog.as_ref().map(|backlog| backlog.standing());
+        Standing { reachable: !self.pool.is_away(), since: self.pool.changed_at(), journal }
+    }
+
+    /// Waits until all that was accepted is answered.
+    async fn is_idle(&self) {
+        while self.accepted.get() > 0 {
+            self.idle.notified().await;
+        }
+    }
+
+    /// Waits until the stop has no more time for the database.
+    async fn gives_up(&self) {
+        let gives_up = self.gives_up.notified();
+        if !self.is_giving_up.get() {
+            gives_up.await;
+        }
+    }
+
+    /// Serves one request; what the database may not have goes into the journal, if it may wait.
+    async fn settle(&self, request: &Request, mut turn: Turn) -> Outcome {
+        let outcome = tokio::select! {
+            outcome = self.serve(request, &mut turn) => outcome,
+            () = self.gives_up() => {
+                let reason = "the server stops".to_owned();
+                if request.is_write() { Outcome::Uncertain(reason) } else { Outcome::Unserved(Reply::Failed(reason)) }
+            }
+        };
+        let (Outcome::Unserved(_) | Outcome::Uncertain(_), Some(backlog)) = (&outcome, &self.backlog) else {
+            return outcome;
+        };
+        match backlog.append(request).await {
+            Some(Reply::Journaled) => Outcome::Answered(Reply::Journaled),
+            Some(Reply::Failed(reason)) => {
+                tracing::error!(reason, "a write cannot be kept for the database");
+                outcome
+            }
+            _ => outcome,
+        }
+    }
+
+    /// Carries out one request when its turn has come.
+    async fn serve(&self, request: &Request, turn: &mut Turn) -> Outcome {
         let ready = async {
             turn.come().await;
+            if self.pool.is_away() {
+                return Err(Away);
+            }
+            if let Some(backlog) = &self.backlog {
+                backlog.applied().await;
+            }
             match request {
                 Request::Session { .. } | Request::Profile { .. } => Ok(None),
                 request if !request.is_write() => self.pool.reader().await.map(Some),
@@ -106,8 +176,11 @@ where
         };
         let lease = match timeout(self.wait_max, ready).await {
             Ok(Ok(lease)) => lease,
-            Ok(Err(Away)) => return Outcome::Answered(Reply::Away),
-            Err(_) => return failed("the request waited too long for the database".to_owned()),
+            Ok(Err(Away)) => return Outcome::Unserved(Reply::Away),
+            Err(_) => {
+                let reason = "the request waited too long for the database".to_owned();
+                return Outcome::Unserved(Reply::Failed(reason));
+            }
         };
         match (request, lease) {
             (_, Some(lease)) => self.perform(lease, request).await,
@@ -164,6 +237,8 @@ async fn dispatch(connection: &Connection, request: &Request) -> Queried<Reply> 
             Ok(Reply::Profile(found.map(|(_, profile)| Box::new(profile))))
         }
         Request::SetSocials { user, socials, now } => accounts::set_socials(connection, *user, socials, *now).await,
+        Request::Ping => connection.run("SELECT 1").await.map(|()| Reply::Done),
+        Request::Standing => unreachable!("the desk answers it"),
         Request::Relations { user, now } => pairs::relations(connection, *user, *now).await,
         Request::Pair { caller, callee, now } => pairs::pair(connection, *caller, *callee, *now).await,
         Request::SetCooldown { pair, until } => {

@@ -15,7 +15,7 @@ mod sessions;
 use std::io;
 use std::path::PathBuf;
 
-use super::{Handle, OpenError};
+use super::{Handle, Now, OpenError};
 use crate::base::limits::STORE_QUEUE_MAX;
 use crate::link;
 
@@ -43,11 +43,11 @@ impl Settings {
 ///
 /// # Errors
 /// See [`OpenError`].
-pub(super) fn open(settings: &Settings) -> Result<Handle, OpenError> {
+pub(super) fn open(settings: &Settings, now: Now) -> Result<Handle, OpenError> {
     let store = schema::open(settings)?;
     let batch_len_max = settings.batch_len_max.max(1);
     let (link, incoming) = link::link(settings.queue_len_max);
-    let thread = link::spawn("store", move || serve::run(store, incoming, batch_len_max));
+    let thread = link::spawn("store", move || serve::run(store, incoming, batch_len_max, &now));
     let failed = |error: io::Error| OpenError::Other { path: settings.folder.clone(), reason: error.to_string() };
-    Ok(Handle { link, thread: thread.map_err(failed)? })
+    Ok(Handle { link, threads: vec![thread.map_err(failed)?] })
 }

@@ -6,33 +6,36 @@
 
 use rusqlite::{Connection, Error, Result};
 
-use super::schema::Store;
+use super::super::Now;
+use super::super::file::StoreFile;
 use super::{accounts, calls, pairs, sessions};
 use crate::link::{Asked, Incoming};
-use crate::message::store::{Reply, Request};
+use crate::message::store::{Reply, Request, Standing};
 
 /// Serves until the link is closed and drained, then moves the log into the database and closes it.
-pub(super) fn run(store: Store, mut incoming: Incoming<Request, Reply>, batch_len_max: usize) {
-    while let Some(first) = incoming.receive() {
-        let mut batch = vec![first];
-        while batch.len() < batch_len_max
-            && let Some(next) = incoming.try_receive()
-        {
-            batch.push(next);
-        }
-        serve(&store.connection, batch);
+pub(super) fn run(store: StoreFile, mut incoming: Incoming<Request, Reply>, batch_len_max: usize, now: &Now) {
+    let mut standing = Standing { reachable: true, since: now(), journal: None };
+    while let Some(batch) = incoming.receive_batch(batch_len_max) {
+        serve(&store.connection, batch, &mut standing, now);
     }
     // Only tidiness: what was acknowledged is in the log, which the next start reads.
     let _ = store.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
 }
 
 /// Answers a batch, after what it wrote is durable.
-fn serve(connection: &Connection, batch: Vec<Asked<Request, Reply>>) {
+fn serve(connection: &Connection, batch: Vec<Asked<Request, Reply>>, standing: &mut Standing, now: &Now) {
     let (requests, answers): (Vec<_>, Vec<_>) = batch.into_iter().map(|asked| (asked.request, asked.answer)).unzip();
-    let replies = transact(connection, &requests).unwrap_or_else(|error| fail(connection, &requests, &error));
+    let done = transact(connection, &requests);
+    // Reads say nothing of a disk that is full.
+    let tells = done.is_err() || requests.iter().any(Request::is_write);
+    if tells && done.is_ok() != standing.reachable {
+        (standing.reachable, standing.since) = (done.is_ok(), now());
+    }
+    let replies = done.unwrap_or_else(|error| fail(connection, &requests, &error));
     assert_eq!(replies.len(), answers.len(), "each request has one reply");
-    for (answer, reply) in answers.into_iter().zip(replies) {
-        answer.send(reply);
+    for ((answer, request), reply) in answers.into_iter().zip(requests).zip(replies) {
+        let asks_standing = matches!(request, Request::Standing);
+        answer.send(if asks_standing { Reply::Standing(standing.clone()) } else { reply });
     }
 }
 
@@ -110,6 +113,9 @@ fn dispatch(connection: &Connection, request: &Request) -> Result<Reply> {
             Ok(Reply::Done)
         }
         Request::FinishCall(call) => calls::finish(connection, call),
+        Request::Ping => connection.prepare_cached("SELECT 1")?.query_row([], |_| Ok(Reply::Done)),
+        // Not in the database: who sends the replies knows it.
+        Request::Standing => Ok(Reply::Done),
         Request::History { user, limit } => calls::history(connection, *user, *limit),
         Request::Sweep { now } => {
             sessions::sweep(connection, *now)?;

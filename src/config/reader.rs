@@ -1,0 +1,135 @@
+//! Reads values by flag name, and knows the forms that they may have. Not here: which setting has which form.
+
+use std::fmt::Display;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+use clap::ArgMatches;
+use ipnet::IpNet;
+use tracing_subscriber::EnvFilter;
+
+use super::flags::{DATABASE_URL, FLAGS};
+use crate::store::postgres::Address;
+
+/// More memory than any machine has, MiB.
+const MEBIBYTES_TOP: u64 = 1 << 40;
+
+/// Values by flag name, and what is wrong with them.
+pub(super) struct Reader<'a> {
+    pub matches: &'a ArgMatches,
+    pub errors: Vec<String>,
+}
+
+impl Reader<'_> {
+    /// The value as it was given; the default when it is blank.
+    pub fn text(&self, name: &str) -> &str {
+        let given = self.matches.get_one::<String>(name).map_or("", |text| text.trim());
+        let default = || FLAGS.iter().find(|flag| flag.name == name).map_or("", |flag| flag.default);
+        if given.is_empty() { default() } else { given }
+    }
+
+    /// Notes what is wrong with a value.
+    fn fault(&mut self, name: &str, given: &str, rule: impl Display) {
+        let variable = FLAGS.iter().find(|flag| flag.name == name).map_or("", |flag| flag.variable);
+        self.errors.push(format!("--{name} ({variable}) is {given:?}: {rule}"));
+    }
+
+    /// One value; `None` if it is blank, or wrong.
+    pub fn one<T>(&mut self, name: &str, rule: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
+        let given = self.text(name).to_owned();
+        let value = parse(&given);
+        if value.is_none() && !given.is_empty() {
+            self.fault(name, &given, rule);
+        }
+        value
+    }
+
+    /// The URL of the database, if one is given. It holds a password: an error does not repeat it.
+    pub fn database(&mut self) -> Option<Address> {
+        let address = Some(self.text(DATABASE_URL)).filter(|url| !url.is_empty()).map(Address::decode)?;
+        let refused = |rule| self.errors.push(format!("--{DATABASE_URL} (DATABASE_URL): {rule}"));
+        address.map_err(refused).ok()
+    }
+
+    /// Values between commas, blanks left out.
+    pub fn list<T>(&mut self, name: &str, rule: &str, parse: impl Fn(&str) -> Option<T>) -> Vec<T> {
+        let given = self.text(name).to_owned();
+        let mut values = Vec::new();
+        for part in given.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            match parse(part) {
+                Some(value) => values.push(value),
+                None => self.fault(name, part, rule),
+            }
+        }
+        values
+    }
+
+    /// A number within `range`, which must fit `T`.
+    pub fn number<T: TryFrom<u64> + Default>(&mut self, name: &str, range: RangeInclusive<u64>) -> T {
+        let rule = format!("must be a number from {} to {}", range.start(), range.end());
+        let number = self.one(name, &rule, |text| text.parse().ok().filter(|number| range.contains(number)));
+        number.and_then(|number| T::try_from(number).ok()).unwrap_or_default()
+    }
+}
+
+/// Whatever the standard forms of `T` are.
+pub(super) fn parsed<T: FromStr>(text: &str) -> Option<T> {
+    text.parse().ok()
+}
+
+/// Scheme and authority, nothing behind them.
+pub(super) fn is_origin(text: &str) -> bool {
+    let authority = text.split_once("://").filter(|(scheme, _)| !scheme.is_empty()).map(|(_, authority)| authority);
+    authority.is_some_and(|authority| !authority.is_empty() && !authority.contains(['/', '?', '#', ' ', '*']))
+}
+
+/// An origin as browsers send it.
+pub(super) fn origin(text: &str) -> Option<String> {
+    is_origin(text).then(|| text.to_owned())
+}
+
+/// A network, or an address as the network of itself.
+pub(super) fn network(text: &str) -> Option<IpNet> {
+    parsed(text).or_else(|| parsed::<IpAddr>(text).map(IpNet::from))
+}
+
+pub(super) fn switch(text: &str) -> Option<bool> {
+    match text {
+        "on" => Some(true),
+        "off" => Some(false),
+        _ => None,
+    }
+}
+
+/// A number of MiB; `Some(None)` leaves it to the system.
+pub(super) fn limit(text: &str) -> Option<Option<u64>> {
+    match text {
+        "auto" => Some(None),
+        number => parsed(number).filter(|mib| (1..=MEBIBYTES_TOP).contains(mib)).map(Some),
+    }
+}
+
+/// A path without a slash at its end, and more than that slash.
+pub(super) fn path(text: &str) -> Option<String> {
+    let path = text.trim_end_matches('/');
+    let is_path = path.len() > 1 && path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic());
+    (is_path && !path.contains(['?', '#', '%'])).then(|| path.to_owned())
+}
+
+/// A number of shards; `Some(None)` leaves it to the machine.
+pub(super) fn count(text: &str) -> Option<Option<u16>> {
+    match text {
+        "auto" => Some(None),
+        number => parsed(number).filter(|count| (1..=1024).contains(count)).map(Some),
+    }
+}
+
+/// A URL with one of the schemes and something behind it.
+pub(super) fn scheme(url: &str, schemes: [&str; 2]) -> Option<String> {
+    schemes.iter().any(|scheme| url.len() > scheme.len() && url.starts_with(scheme)).then(|| url.to_owned())
+}
+
+pub(super) fn filter(text: &str) -> Option<String> {
+    EnvFilter::try_new(text).is_ok().then(|| text.to_owned())
+}

@@ -1,0 +1,128 @@
+//! A SQLite file of ours: the lock against a second duet, how SQLite is to write, the migrations.
+//!
+//! Runs on the opening thread, before the thread that will own the file exists. The lock is a file of its own, held by
+//! `flock` until the process is gone however it goes. SQLite's exclusive locking mode would do as well, but it would
+//! also shut out `sqlite3 duet.db .backup`, which must work on a running server. Migrations only ever go forward.
+
+use std::fs::{DirBuilder, File, TryLockError};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, Error, ErrorCode};
+
+use super::OpenError;
+
+/// How long to wait for a backup or an operator's shell that holds the write lock.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+/// More than there are statements, so that each is prepared once.
+const STATEMENTS_MAX: usize = 64;
+/// The write-ahead log shrinks to this after a checkpoint, bytes.
+const LOG_BYTES_KEPT: u32 = 16 * 1024 * 1024;
+
+/// Which file, and its schema.
+pub(super) struct Spec<'a> {
+    /// Made, for its owner only, if it is not there.
+    pub folder: &'a Path,
+    pub name: &'a str,
+    /// In order; the schema's version is how many have run.
+    pub migrations: &'a [&'a str],
+    /// Memory for its pages, KiB.
+    pub cache_kib: u32,
+}
+
+/// An open file and the lock on its folder.
+pub(super) struct StoreFile {
+    // Before the lock: fields drop in order, and the file must be closed before another may open it.
+    pub connection: Connection,
+    _lock: File,
+}
+
+/// Opens the file, making it if need be, and brings its schema up to date.
+///
+/// # Errors
+/// See [`OpenError`].
+pub(super) fn open(spec: &Spec<'_>) -> Result<StoreFile, OpenError> {
+    let lock = lock(spec.folder)?;
+    let path = spec.folder.join(spec.name);
+    let connection = prepare(&path, spec).map_err(|problem| problem.explain(path, spec))?;
+    Ok(StoreFile { connection, _lock: lock })
+}
+
+/// Makes the folder if need be and takes its lock, which ends with the file's last handle.
+fn lock(folder: &Path) -> Result<File, OpenError> {
+    let not_writable =
+        |error: std::io::Error| OpenError::NotWritable { path: folder.to_owned(), reason: error.to_string() };
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(not_writable)?;
+    let lock = File::options().create(true).truncate(false).write(true).open(folder.join("duet.lock"));
+    let lock = lock.map_err(not_writable)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: folder.to_owned() }),
+        Err(TryLockError::Error(error)) => Err(not_writable(error)),
+    }
+}
+
+/// What can go wrong with the file itself.
+enum Problem {
+    Newer(u32),
+    Sqlite(Error),
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+impl Problem {
+    /// The same in the operator's words.
+    fn explain(self, path: PathBuf, spec: &Spec<'_>) -> OpenError {
+        let error = match self {
+            Self::Newer(found) => return OpenError::NewerSchema { path, found, known: known(spec) },
+            Self::Sqlite(error) => error,
+        };
+        match error.sqlite_error_code() {
+            Some(ErrorCode::NotADatabase) => OpenError::NotADatabase { path },
+            Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+                OpenError::NotWritable { path: spec.folder.to_owned(), reason: error.to_string() }
+            }
+            _ => OpenError::Other { path, reason: error.to_string() },
+        }
+    }
+}
+
+/// The newest schema that this binary knows.
+fn known(spec: &Spec<'_>) -> u32 {
+    spec.migrations.len() as u32
+}
+
+/// Opens the file and sets how SQLite writes. Nothing is changed before the version is known to be ours.
+fn prepare(path: &Path, spec: &Spec<'_>) -> Result<Connection, Problem> {
+    let mut connection = Connection::open(path)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    let version: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if version > known(spec) {
+        return Err(Problem::Newer(version));
+    }
+    // FULL: a commit returns when the log is on the disk. No mmap: a failing disk must be an error, not a SIGBUS.
+    connection.execute_batch(&format!(
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA mmap_size = 0;
+         PRAGMA cache_size = -{}; PRAGMA journal_size_limit = {LOG_BYTES_KEPT}; PRAGMA trusted_schema = OFF;",
+        spec.cache_kib
+    ))?;
+    migrate(&mut connection, version, spec)?;
+    Ok(connection)
+}
+
+/// Runs what is missing after `version`, each migration in a transaction with the number it leads to.
+fn migrate(connection: &mut Connection, version: u32, spec: &Spec<'_>) -> Result<(), Error> {
+    for (number, sql) in (1..).zip(spec.migrations).skip(version as usize) {
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(sql)?;
+        transaction.pragma_update(None, "user_version", number)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
