@@ -6,6 +6,7 @@
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import { Cast } from "./cast.mjs";
+import { request } from "./client.mjs";
 import { Ledger } from "./ledger.mjs";
 import { Postgres } from "./postgres.mjs";
 import { Proxy } from "./proxy.mjs";
@@ -34,6 +35,24 @@ const FAULTS = [
   { what: "the answer to every write and COMMIT lost", name: "loseWrites", losing: true },
 ];
 
+const healthOf = async (server) => (await request(server.url, "GET", "/health")).body.store;
+const isReady = async (server) => (await request(server.url, "GET", "/ready")).status === 200;
+
+/** The end of a call and a decline are in the journal, and operators can see it. */
+async function waits(server) {
+  const { status, headers } = await request(server.url, "GET", "/ready");
+  assert.deepEqual([status, headers["retry-after"] > 0], [503, true]);
+  const { kind, since, journal } = await healthOf(server);
+  assert.ok(kind === "postgres" && journal.waiting >= 2 && journal.refused === 0, JSON.stringify(journal));
+  assert.ok(Math.abs(Date.now() - since) < 120_000);
+}
+
+async function nothingWaits(server) {
+  await eventually("the journal is empty", async () => (await healthOf(server)).journal.waiting === 0);
+  await eventually("it is ready", () => isReady(server));
+  assert.equal((await healthOf(server)).reachable, true);
+}
+
 describe("Postgres behind a bad network", { concurrency: 3 }, () => {
   const postgres = new Postgres();
   const table = ["| fault | what clients saw | in the database afterwards |", "| --- | --- | --- |"];
@@ -60,7 +79,8 @@ describe("Postgres behind a bad network", { concurrency: 3 }, () => {
           await scene.cachedSession();
           scene.end();
           for (let i = 0; i < SIGN_UPS_LATE; i++) await tally.one("sign-up", () => ledger.signUp(server, "Hal"));
-          if (slow) await Promise.all([scene.finalized, scene.declined]);
+          if (slow || away) await Promise.all([scene.finalized, scene.declined]);
+          if (away) await waits(server);
           const told = { finalized: scene.finalizedAt, declined: scene.declinedAt };
 
           const mendedAt = Date.now();
@@ -68,6 +88,7 @@ describe("Postgres behind a bad network", { concurrency: 3 }, () => {
           await eventually("sign-ups go on", () => ledger.signUp(server, "Ada").then(() => true, () => false), RECOVERY_MS);
           const recoveryMs = Date.now() - mendedAt;
           await Promise.all([scene.finalized, scene.declined]);
+          await nothingWaits(server);
 
           const refused = (kind) => tally.of(kind)[503];
           const answered = (kind) => tally.of(kind)[200];
@@ -94,6 +115,44 @@ describe("Postgres behind a bad network", { concurrency: 3 }, () => {
           const unsure = ledger.wholly - stored;
           const had = [`all ${ledger.people.size} acknowledged sign-ups (${before} before)`, `${unsure} of ${ledger.refused} refused requests stored all the same`, "history once for both, cooldowns once"];
           table[index + 2] = `| ${what} | ${saw.join("; ")} | ${had.join("; ")} |`;
+        });
+      } finally {
+        await server.kill();
+        await proxy.close();
+      }
+    });
+  }
+
+  for (const killed of ["while the database is away", "as it comes back"]) {
+    it(`what was told to have ended is stored once, though duet is killed ${killed}`, { timeout: 120_000 }, async () => {
+      const database = freshDatabase(postgres.url);
+      const proxy = await Proxy.start(database);
+      const server = await Server.start(FLAGS, { database: proxy.through(database) });
+      const ledger = new Ledger();
+      try {
+        await Cast.play(server, "mixed", async (cast) => {
+          const scene = new Scene(cast, server, ledger);
+          await scene.set();
+          await scene.callCanBeRecorded();
+          await proxy.begin("refuse");
+          await eventually("the loss is seen", async () => !(await healthOf(server)).reachable);
+          scene.end();
+          await Promise.all([scene.finalized, scene.declined]);
+          await waits(server);
+          if (killed === "while the database is away") {
+            await server.kill();
+            await proxy.mend();
+          } else {
+            await proxy.mend();
+            await eventually("some of it is applied", async () => (await healthOf(server)).journal.waiting < 2);
+            await server.kill();
+          }
+          await server.launch();
+          await nothingWaits(server);
+          const rows = await rowsOfPostgres(database);
+          assert.deepEqual(ledger.faults(rows), []);
+          assert.equal(rows.chat_history.filter(({ room_id }) => room_id === bare(scene.call.room)).length, 2);
+          assert.deepEqual(await ledger.faultsQueued(server, [...ledger.cooldowns.values()]), []);
         });
       } finally {
         await server.kill();
