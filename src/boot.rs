@@ -109,27 +109,30 @@ fn announce(config: &Config, bound: SocketAddr, probe: &Probe, shards: u16, desc
     let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
 }
 
-/// Reads the process's memory every `period`. When it is short the shards shrink, and while that is not enough they turn
-/// new connections away: better than to be ended by the kernel with all that run. A change of level is logged.
+/// Reads the process's memory every `period`; what the allocator hoards goes back. When it is short the shards shrink,
+/// and while that is not enough they turn new connections away: better than to be ended by the kernel with all that
+/// run. A change of level is logged.
 async fn watch_memory(senders: &[mpsc::Sender<Envelope>], limit: Option<u64>, period: Duration, refusing: &AtomicBool) {
     let mut last = Level::Ok;
     loop {
         tokio::time::sleep(period).await;
-        let mut resident = Memory::read().resident;
-        let mut level = Level::of(resident, limit);
+        let mut memory = Memory::read();
+        let mut level = Level::of(memory.resident, limit);
         if level == Level::Critical {
             tell_all(senders, |reply| Envelope::Shrink { reply }).await;
+        }
+        if level == Level::Critical || memory.is_hoarded() {
             give_free_memory_back();
-            resident = Memory::read().resident;
-            level = Level::of(resident, limit);
+            memory = Memory::read();
+            level = Level::of(memory.resident, limit);
         }
         refusing.store(level == Level::Critical, Ordering::Relaxed);
-        let line = level.line(resident, limit);
+        let (line, Memory { allocated, mapped, .. }) = (level.line(memory.resident, limit), memory);
         match level {
-            _ if level == last => tracing::debug!("{line}"),
-            Level::Ok => tracing::info!("{line}"),
-            Level::Warning => tracing::warn!("{line}"),
-            Level::Critical => tracing::error!("{line}; new connections are turned away"),
+            _ if level == last => tracing::debug!(allocated, mapped, "{line}"),
+            Level::Ok => tracing::info!(allocated, mapped, "{line}"),
+            Level::Warning => tracing::warn!(allocated, mapped, "{line}"),
+            Level::Critical => tracing::error!(allocated, mapped, "{line}; new connections are turned away"),
         }
         last = level;
     }

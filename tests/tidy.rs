@@ -34,7 +34,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("store", &["base", "message", "link"]),
     ("cluster", &["base", "message", "link"]),
     ("hashing", &["base", "message", "link"]),
-    ("telemetry", &["base"]),
+    ("telemetry", &["base", "runtime"]),
     // Reads every layer's Settings; only boot reads it in turn.
     ("config", &["*"]),
     ("boot", &["*"]),

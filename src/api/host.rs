@@ -26,7 +26,7 @@ pub struct Live {
     pub sockets: usize,
     /// Connections that have ended since the start, by reason.
     pub closed: BTreeMap<&'static str, u64>,
-    /// Bytes; 0 where the system does not tell.
+    /// Bytes that the allocator has handed out, and has taken from the system; 0 where nobody tells, as all three.
     pub heap_used: u64,
     pub heap_total: u64,
     pub resident: u64,

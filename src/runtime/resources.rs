@@ -1,6 +1,8 @@
 //! The process's resources: soft limits are raised to the hard ones where more is needed, freed memory goes back.
 //!
-//! Owned by: boot, before any shard runs. Not here: deciding what a limit means for the number of connections.
+//! Owned by: boot, before any shard runs; counts may be read anywhere. The allocator is the C library's: others keep
+//! more of what is freed (mimalloc), or more for themselves (jemalloc). Not here: deciding what a limit means for the
+//! number of connections.
 
 /// A limit of `setrlimit(2)`.
 #[derive(Clone, Copy)]
@@ -29,6 +31,30 @@ pub fn give_large_blocks_back() {
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_BYTES_MIN);
     }
+}
+
+/// What the allocator says of itself, bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Heap {
+    /// In use by the program. What threads keep at hand for their next allocations counts, too.
+    pub allocated: u64,
+    /// Taken from the system, touched or not.
+    pub mapped: u64,
+}
+
+/// Reads the allocator's counts; `None` where it has none. Walks what is free, one arena after the other, each locked
+/// meanwhile.
+#[allow(unsafe_code)]
+pub fn heap() -> Option<Heap> {
+    #[cfg(target_env = "gnu")]
+    {
+        // SAFETY: mallinfo2 takes nothing and only reads, under the allocator's own locks.
+        let counts = unsafe { libc::mallinfo2() };
+        let bytes = |blocks: usize| (blocks + counts.hblkhd) as u64;
+        Some(Heap { allocated: bytes(counts.uordblks), mapped: bytes(counts.arena) })
+    }
+    #[cfg(not(target_env = "gnu"))]
+    None
 }
 
 /// Gives back to the system what the allocator keeps of freed memory.

@@ -131,8 +131,8 @@ impl Host for ShardHost {
     async fn live(&self) -> Live {
         let (shard, memory) = (&self.0, Memory::read());
         let mut live = shard.count();
-        live.heap_used = memory.heap_used;
-        live.heap_total = memory.heap_total;
+        live.heap_used = memory.allocated;
+        live.heap_total = memory.mapped;
         live.resident = memory.resident;
         for other in shard.placement.all().filter(|other| *other != shard.id) {
             let count = shard.mesh.ask(other, |reply| Envelope::Count { reply }).await.unwrap_or_default();

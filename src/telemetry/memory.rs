@@ -1,28 +1,39 @@
-//! The process's memory as the kernel counts it.
-//!
-//! The allocator's own counts come with the memory manager; until then the heap is what the kernel calls anonymous.
+//! The process's memory: what the allocator has handed out and taken, and what the kernel counts.
 
-/// Bytes; 0 where the kernel does not tell.
+use crate::runtime::{Heap, heap};
+
+/// What is resident and not allocated: code, stacks, some of what was freed. Over this, too much of that is kept, bytes.
+const IDLE_BYTES_MAX: u64 = 24 * 1024 * 1024;
+
+/// Bytes; 0 where nobody tells.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Memory {
-    /// Anonymous pages that are resident: heap and stacks.
-    pub heap_used: u64,
-    /// Address space for data: what the heap and stacks may touch without asking again.
-    pub heap_total: u64,
-    /// All resident pages.
+    /// In use by the program.
+    pub allocated: u64,
+    /// Taken from the system for that by the allocator, touched or not.
+    pub mapped: u64,
+    /// All resident pages: those of the heap that were touched, stacks, code.
     pub resident: u64,
 }
 
 impl Memory {
-    /// Reads `/proc/self/status`: about 20 microseconds, without a disk.
+    /// Asks the allocator, and the kernel through `/proc/self/status`. Where the allocator has no counts, the kernel's
+    /// for anonymous pages and for address space stand in for them.
     pub fn read() -> Self {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let bytes = |name: &str| {
+        let field = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name))?;
             line.trim_matches(|c: char| !c.is_ascii_digit()).parse::<u64>().ok().map(|kib| kib * 1024)
         };
-        let field = |name| bytes(name).unwrap_or(0);
-        Self { heap_used: field("RssAnon:"), heap_total: field("VmData:"), resident: field("VmRSS:") }
+        let bytes = |name| field(name).unwrap_or(0);
+        let kernels = || Heap { allocated: bytes("RssAnon:"), mapped: bytes("VmData:") };
+        let Heap { allocated, mapped } = heap().unwrap_or_else(kernels);
+        Self { allocated, mapped, resident: bytes("VmRSS:") }
+    }
+
+    /// Whether the allocator keeps so much of what was freed that it is worth some milliseconds to have it back.
+    pub fn is_hoarded(self) -> bool {
+        self.resident.saturating_sub(self.allocated) > IDLE_BYTES_MAX
     }
 }
 
@@ -31,8 +42,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_running_process_has_memory() {
-        let memory = Memory::read();
-        assert!(memory.heap_used > 0 && memory.resident > memory.heap_used && memory.heap_total > 0, "{memory:?}");
+    fn what_is_allocated_is_counted_and_what_is_freed_is_not() {
+        const BYTES: u64 = 256 * 1024 * 1024;
+        let before = Memory::read();
+        let block = std::hint::black_box(vec![1_u8; BYTES as usize]);
+        let held = Memory::read();
+        drop(block);
+        let after = Memory::read();
+        for (name, before, held, after) in [
+            ("allocated", before.allocated, held.allocated, after.allocated),
+            ("mapped", before.mapped, held.mapped, after.mapped),
+            ("resident", before.resident, held.resident, after.resident),
+        ] {
+            // Other tests of this process allocate meanwhile, but not so much.
+            assert!(
+                before > 0 && held > before + BYTES / 2 && after < held - BYTES / 2,
+                "{name}: {before} {held} {after}"
+            );
+        }
+        assert!(held.allocated <= held.mapped, "{held:?}");
     }
 }

@@ -11,97 +11,19 @@
 // back; never over time. `--fast` is the same with short windows and one alternation.
 
 import assert from "node:assert/strict";
-import { fork } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import net from "node:net";
 import { setPriority } from "node:os";
-import { monitorEventLoopDelay, performance } from "node:perf_hooks";
-import { fileURLToPath } from "node:url";
-import { DEFLATE_OFFER, LeanSocket, callBetween, deflated, each, frame, guests, quantile } from "./lean.mjs";
+import { performance } from "node:perf_hooks";
+import { CALLS, SIGNALS_PER_CALL_AND_SECOND, ms } from "./calls.mjs";
+import { DEFLATE_OFFER, LeanSocket, deflated, frame, guests, quantile } from "./lean.mjs";
 import { RUNTIME, SHARDS, Server, pause } from "./server.mjs";
+import { Worker, isWorker, serve } from "./worker.mjs";
 
-const SIGNALS_PER_CALL_AND_SECOND = 2;
-const SETUPS_AT_ONCE = 12;
 const ACCOUNTS = 60;
 const AFTER_MS = 10_000;
 const GROWTH_MAX_KB = 32 * 1024;
 const LIMIT_MS = 40 * 60_000;
-
-// ---------------------------------------------------------------------------------------------------------------
-// The calls
-// ---------------------------------------------------------------------------------------------------------------
-
-class Calls {
-  async make({ url, port, calls }) {
-    const people = await guests(url, 2 * calls);
-    this.ends = [];
-    this.faults = [];
-    this.window = undefined;
-    await each(Array.from({ length: calls }), SETUPS_AT_ONCE, async (_, call) => {
-      const pair = people.slice(2 * call, 2 * call + 2);
-      const [caller, callee] = await Promise.all(pair.map(async ({ token }) => (await LeanSocket.open(port, { offer: DEFLATE_OFFER })).bind(token)));
-      const room = await callBetween(caller, callee, pair[1].id, pair[1].token);
-      [[caller, callee], [callee, caller]].forEach(([from, to], side) => {
-        const end = { from, room, name: `${call}.${side}`, sent: 0, heard: 0 };
-        to.hear = (name, payload) => this.heard(end, name, payload);
-        to.onClosed = (how) => this.faults.push(`call ${call} was closed: ${JSON.stringify(how)}`);
-        this.ends.push(end);
-      });
-    });
-    return { deflates: this.ends[0].from.deflates };
-  }
-
-  heard(end, name, payload) {
-    if (name !== "rtc:ice") {
-      if (!["queue:update", "presence:update"].includes(name)) this.faults.push(`${end.name} heard ${name} ${JSON.stringify(payload)}`);
-      return;
-    }
-    const [who, number, at] = payload.candidate.candidate.split(" ");
-    if (who !== end.name || Number(number) !== end.heard) this.faults.push(`${end.name} expected ${end.heard}, heard ${who} ${number}`);
-    end.heard = Number(number) + 1;
-    const sentAt = Number(at);
-    const { window } = this;
-    if (window && sentAt >= window.from && sentAt < window.to) window.delays.push(performance.now() - sentAt);
-  }
-
-  /** Sends forever at the fixed rate, spread evenly over the second, whatever comes back. */
-  async begin() {
-    const perMs = (this.ends.length / 2) * SIGNALS_PER_CALL_AND_SECOND / 1000;
-    const from = performance.now();
-    let sent = 0;
-    this.timer = setInterval(() => {
-      for (const due = Math.floor((performance.now() - from) * perMs); sent < due; sent++) {
-        const end = this.ends[sent % this.ends.length];
-        const candidate = { candidate: `${end.name} ${end.sent++} ${performance.now().toFixed(3)} typ host`, sdpMid: "0", sdpMLineIndex: 0 };
-        end.from.emit("rtc:ice", { roomId: end.room, candidate });
-      }
-    }, 1);
-  }
-
-  /** The delays of what is sent within the next so many ms, in ms, and how late this process itself was. */
-  async measure({ ms }) {
-    const lag = monitorEventLoopDelay({ resolution: 1 });
-    lag.enable();
-    this.window = { from: performance.now(), to: performance.now() + ms, delays: [] };
-    await pause(ms);
-    lag.disable();
-    await pause(400);
-    const { delays } = this.window;
-    this.window = undefined;
-    return { count: delays.length, p50: quantile(delays), p99: quantile(delays, 0.99), max: quantile(delays, 1), lag: lag.percentile(99) / 1e6, lagMax: lag.max / 1e6, faults: this.faults };
-  }
-
-  /** Stops sending; everything sent must have come. */
-  async end() {
-    clearInterval(this.timer);
-    const missing = () => this.ends.filter(({ sent, heard }) => sent !== heard);
-    for (const until = Date.now() + 10_000; Date.now() < until && missing().length > 0; ) await pause(50);
-    for (const { name, sent, heard } of missing()) this.faults.push(`${name}: ${sent} sent, ${heard} heard`);
-    const total = this.ends.reduce((sum, { sent }) => sum + sent, 0);
-    this.ends.forEach(({ from }) => from.destroy());
-    return { total, faults: this.faults };
-  }
-}
 
 // ---------------------------------------------------------------------------------------------------------------
 // The attacks
@@ -420,42 +342,7 @@ class Attackers {
 // The siege
 // ---------------------------------------------------------------------------------------------------------------
 
-function work() {
-  const part = process.env.DUET_SIEGE === "calls" ? new Calls() : new Attackers();
-  process.on("message", async ({ command, options, number }) => {
-    try {
-      process.send({ number, done: await part[command](options) });
-    } catch (error) {
-      process.send({ number, failed: `${command}: ${error.stack}` });
-    }
-  });
-  process.on("disconnect", () => process.exit(0));
-}
-
-/** A process of ours that does what it is asked and answers. */
-class Worker {
-  constructor(part, fail) {
-    this.child = fork(fileURLToPath(import.meta.url), [], { env: { ...process.env, DUET_SIEGE: part } });
-    this.number = 0;
-    this.asked = new Map();
-    this.child.on("message", ({ number, done, failed }) => {
-      if (failed) fail(`${part}: ${failed}`);
-      this.asked.get(number)(done);
-    });
-    this.child.on("exit", () => this.child.connected && fail(`${part}: the process has ended`));
-  }
-
-  ask(command, options) {
-    const number = this.number++;
-    return new Promise((resolve) => {
-      this.asked.set(number, resolve);
-      this.child.send({ command, options, number });
-    });
-  }
-}
-
 const mib = (kb) => (kb / 1024).toFixed(1);
-const ms = (value) => (value < 10 ? value.toFixed(2) : value.toFixed(1));
 
 async function main(options) {
   const began = Date.now();
@@ -465,8 +352,8 @@ async function main(options) {
     console.error(`siege: FAILED: ${why}\n--- the server's log ends\n${server.tail(30)}`);
     process.exit(1);
   };
-  const calls = new Worker("calls", fail);
-  const attackers = new Worker("attackers", fail);
+  const calls = new Worker(CALLS, "calls", fail);
+  const attackers = new Worker(import.meta.url, "attackers", fail);
   const { url, port } = server;
   const { deflates } = await calls.ask("make", { url, port, calls: options.calls });
   await attackers.ask("make", { url, port });
@@ -539,7 +426,7 @@ async function main(options) {
   const { total, faults } = await calls.ask("end");
   if (faults.length > 0) fail(faults.slice(0, 8).join("\n"));
   clearInterval(sampler);
-  for (const { child } of [calls, attackers]) child.disconnect();
+  for (const worker of [calls, attackers]) worker.end();
   const end = await server.stop();
   if (end.code !== 0) fail(`the server ended with ${JSON.stringify(end)}`);
   clearTimeout(watchdog);
@@ -566,5 +453,5 @@ function parseArguments(words) {
   return options;
 }
 
-if (process.env.DUET_SIEGE) work();
+if (isWorker(import.meta.url)) serve({ attackers: Attackers });
 else await main(parseArguments(process.argv.slice(2)));
