@@ -52,7 +52,7 @@ pub fn run(config: &Config) -> Result<(), String> {
     let clock = Clock::start();
     let store = store::open(&config.store_settings(), Arc::new(move || clock.now()));
     let store = store.map_err(|error| error.to_string())?;
-    let pool = hashing::start(&config.hashing_settings()).map_err(|error| error.to_string())?;
+    let pool = hashing::start(&config.hashing_settings(cpus.len())).map_err(|error| error.to_string())?;
     let links = Links { store: store.link(), hasher: pool.hasher() };
     let placement = Placement::new(shards);
     let open = Arc::new(AtomicUsize::new(0));

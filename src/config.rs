@@ -100,7 +100,8 @@ pub struct Config {
     /// `None`: what the system allows.
     pub memory_limit_mib: Option<u64>,
     pub memory_seconds: u64,
-    pub hash_threads: usize,
+    /// `None`: one per two usable cores, so that the others are there for signals at once.
+    pub hash_threads: Option<u16>,
     /// Of one hash; argon2 needs `hash_threads` times as much.
     pub hash_memory_kib: u32,
     /// Passwords that wait; over it people are asked to come back.
@@ -239,10 +240,10 @@ impl Config {
         if self.database.is_some() { "postgres" } else { "sqlite" }.to_owned()
     }
 
-    /// How the pool that hashes passwords is set.
-    pub fn hashing_settings(&self) -> hashing::Settings {
+    /// How the pool that hashes passwords is set, on so many usable cores.
+    pub fn hashing_settings(&self, cores: usize) -> hashing::Settings {
         hashing::Settings {
-            threads: self.hash_threads,
+            threads: self.hash_threads.map_or(cores.div_ceil(2), usize::from),
             queue_len_max: self.hash_queue,
             memory_kib: self.hash_memory_kib,
             ..hashing::Settings::default()
@@ -347,7 +348,7 @@ fn read(reader: &mut Reader) -> Config {
         history_keep_days: reader.number("history-keep-days", 0..=36_500),
         memory_limit_mib: reader.one("memory-limit-mib", "must be auto or a number from 1", limit).flatten(),
         memory_seconds: reader.number("memory-seconds", 1..=86_400),
-        hash_threads: reader.number("hash-threads", 1..=256),
+        hash_threads: reader.one("hash-threads", "must be auto or a number from 1 to 1024", count).flatten(),
         hash_memory_kib: reader.number("hash-memory-kib", 8..=4 * 1024 * 1024),
         hash_queue: reader.number("hash-queue", 1..=65_536),
         store_queue: reader.number("store-queue", 1..=1_000_000),
@@ -410,7 +411,7 @@ mod tests {
         assert_eq!(config.store_queue, limits::STORE_QUEUE_MAX);
         let (usual, domain) = (domain::Settings::default(), config.domain_settings());
         assert_eq!((domain.event_rate, domain.event_burst), (usual.event_rate, usual.event_burst));
-        let (usual, hashing) = (hashing::Settings::default(), config.hashing_settings());
+        let (usual, hashing) = (hashing::Settings::default(), config.hashing_settings(4));
         assert_eq!((hashing.threads, hashing.memory_kib), (usual.threads, usual.memory_kib));
         assert_eq!(hashing.queue_len_max, usual.queue_len_max);
         let store::Settings::Sqlite(embedded) = config.store_settings() else { panic!("the default is embedded") };

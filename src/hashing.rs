@@ -13,6 +13,7 @@ use argon2::password_hash::phc::PasswordHash;
 use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version};
 
 use crate::link::{self, Asked, Incoming, Link};
+use crate::runtime::give_way;
 
 /// How much to spend. The default cost is OWASP's first choice for argon2id.
 #[derive(Clone, Debug)]
@@ -88,7 +89,10 @@ pub fn start(settings: &Settings) -> Result<Pool, StartError> {
     let mut threads = vec![thread.map_err(|error| refused(&error))?];
     for number in 0..settings.threads.max(1) {
         let (mill, idle) = (mill.clone(), idle.clone());
-        let thread = link::spawn(&format!("hashing-{number}"), move || work(&mill, &idle));
+        let thread = link::spawn(&format!("hashing-{number}"), move || {
+            give_way();
+            work(&mill, &idle);
+        });
         threads.push(thread.map_err(|error| refused(&error))?);
     }
     Ok(Pool { hasher: Hasher { link }, threads })

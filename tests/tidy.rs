@@ -33,7 +33,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("store", &["base", "message", "link"]),
     ("cluster", &["base", "message", "link"]),
-    ("hashing", &["base", "message", "link"]),
+    ("hashing", &["base", "message", "link", "runtime"]),
     ("telemetry", &["base", "runtime"]),
     // Reads every layer's Settings; only boot reads it in turn.
     ("config", &["*"]),

@@ -44,7 +44,7 @@ pub(super) const FLAGS: [Flag; 52] = [
     flag("history-keep-days", "HISTORY_KEEP_DAYS", "365", "Days that an ended call stays in the history of its users before it is archived; 0 is for ever"),
     flag("memory-limit-mib", "MEMORY_LIMIT_MIB", "auto", "Memory the process should stay within, MiB; auto is what the system allows it"),
     flag("memory-seconds", "MEMORY_SECONDS", "30", "Pause between two readings of the memory, seconds"),
-    flag("hash-threads", "HASH_THREADS", "2", "Passwords hashed at the same time"),
+    flag("hash-threads", "HASH_THREADS", "auto", "Passwords hashed at the same time; auto is one per two usable cores"),
     flag("hash-memory-kib", "HASH_MEMORY_KIB", "19456", "Memory of one password hash, KiB"),
     flag("hash-queue", "HASH_QUEUE", "64", "Passwords that may wait to be hashed"),
     flag(DATABASE_URL, "DATABASE_URL", "", "Postgres that keeps the data instead of the folder, postgres://user:password@host/database?sslmode=verify-full; its password is safer in the variable"),
