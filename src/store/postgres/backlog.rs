@@ -20,7 +20,7 @@ use super::{calls, pairs};
 use crate::link::Link;
 use crate::message::store::{JournalStanding, Reply, Request};
 
-/// Entries of one transaction.
+/// Entries of one transaction, where the database is near enough for so many in the time of a query.
 const BATCH_LEN_MAX: usize = 64;
 /// Classes of SQLSTATE that are no fault of the entry: the connection, a rollback, resources, state, operators.
 const PASSING: [&str; 6] = ["08", "25", "40", "53", "55", "57"];
@@ -32,8 +32,9 @@ pub(super) struct Backlog {
     refused: Cell<usize>,
     /// All up to this number are in the database, though the journal may still have them.
     applied_through: Cell<i64>,
-    /// One of the next entries was refused, and it is not known which.
-    one_by_one: Cell<bool>,
+    /// Entries of the next transaction: fewer after one that failed, up to the one that is to blame; more again after
+    /// one that did not.
+    batch_len: Cell<usize>,
     appended: Notify,
     emptied: Notify,
 }
@@ -46,7 +47,7 @@ impl Backlog {
             waiting: Cell::new(journal.found.waiting),
             refused: Cell::new(journal.found.refused),
             applied_through: Cell::new(0),
-            one_by_one: Cell::new(false),
+            batch_len: Cell::new(BATCH_LEN_MAX),
             appended: Notify::new(),
             emptied: Notify::new(),
         })
@@ -61,13 +62,17 @@ impl Backlog {
     /// cannot wait.
     pub async fn append(&self, request: &Request) -> Option<Reply> {
         let entry = Entry::of(request)?;
+        // Before it can be applied.
+        self.waiting.set(self.waiting.get() + 1);
         Some(match self.ask(Ask::Append(entry)).await {
             Ok(_) => {
-                self.waiting.set(self.waiting.get() + 1);
                 self.appended.notify_one();
                 Reply::Journaled
             }
-            Err(reason) => Reply::Failed(format!("the journal: {reason}")),
+            Err(reason) => {
+                self.leave(1);
+                Reply::Failed(format!("the journal: {reason}"))
+            }
         })
     }
 
@@ -100,19 +105,17 @@ impl Backlog {
 
     async fn apply_some(&self, pool: &Rc<Pool>, query_max: Duration) -> Result<(), String> {
         let lease = pool.writer().await.map_err(|_| "the database is away".to_owned())?;
-        let count = if self.one_by_one.get() { 1 } else { BATCH_LEN_MAX };
+        let count = self.batch_len.get();
         let oldest = Ask::Oldest { after: self.applied_through.get(), count };
         let Told::Oldest(entries) = self.ask(oldest).await? else { return Err("no entries".to_owned()) };
+        self.batch_len.set(count.div_ceil(4));
         let done = timeout(query_max, lease.transaction(async || apply(&lease, &entries).await)).await;
         let done = done.map_err(|_| "the database did not answer in time".to_owned())?;
         lease.served();
         match (done, entries.as_slice()) {
             (Ok(()), _) => self.settle(&entries).await,
             (Err(error), [(number, _)]) if is_of_the_entry(&error) => self.set_aside(*number, &error).await,
-            (Err(error), _) => {
-                self.one_by_one.set(is_of_the_entry(&error));
-                Err(error.to_string())
-            }
+            (Err(error), _) => Err(error.to_string()),
         }
     }
 
@@ -122,6 +125,7 @@ impl Backlog {
         // Never empty: something waits.
         let Some((through, _)) = entries.last() else { return Err("the journal has less than was counted".to_owned()) };
         self.applied_through.set(*through);
+        self.batch_len.set((entries.len() * 2).clamp(1, BATCH_LEN_MAX));
         let removed = self.ask(Ask::Applied { through: *through }).await;
         self.leave(entries.len());
         if let Err(reason) = removed {
@@ -146,7 +150,6 @@ impl Backlog {
         self.ask(Ask::Refused { number, reason }).await?;
         self.applied_through.set(number);
         self.refused.set(self.refused.get() + 1);
-        self.one_by_one.set(false);
         self.leave(1);
         Ok(())
     }

@@ -3,8 +3,6 @@
 //! A cooldown belongs to an unordered pair, kept smaller id first. The users need not exist: a cooldown outlives an
 //! account for its hours and is swept.
 
-use futures_lite::future::try_zip;
-
 use super::connection::{Connection, Result};
 use super::sessions::SWEEP_ROWS_MAX;
 use crate::base::{Time, UserId};
@@ -13,23 +11,24 @@ use crate::message::store::{Pair, Relations, Reply};
 /// Entries of each list of [`Relations`]; of more, the cooldowns that end last and the newest reports are told.
 const RELATIONS_MAX: i64 = 4_096;
 
-/// The cooldowns of `user` that run at `now`, and whom he must not meet.
+/// The cooldowns of `user` that run at `now`, and whom he must not meet: rows without an end.
 pub(super) async fn relations(connection: &Connection, user: UserId, now: Time) -> Result<Reply> {
-    let cooldowns = "SELECT higher_id AS other, expires_at FROM cooldowns WHERE lower_id = $1 AND expires_at > $2
-         UNION ALL SELECT lower_id, expires_at FROM cooldowns WHERE higher_id = $1 AND expires_at > $2
-         ORDER BY expires_at DESC LIMIT $3";
-    let hidden = "SELECT other FROM (
-             SELECT reported_id AS other, created_at FROM reports WHERE reporter_id = $1
-             UNION ALL SELECT reporter_id, created_at FROM reports WHERE reported_id = $1) AS either
-         GROUP BY other ORDER BY max(created_at) DESC LIMIT $2";
-    let (cooldowns, hidden) = try_zip(
-        connection.rows(cooldowns, &[&user, &now, &RELATIONS_MAX]),
-        connection.rows(hidden, &[&user, &RELATIONS_MAX]),
-    )
-    .await?;
-    let cooldowns = cooldowns.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<_>>()?;
-    let hidden = hidden.iter().map(|row| Ok(row.try_get(0)?)).collect::<Result<_>>()?;
-    Ok(Reply::Relations(Box::new(Relations { cooldowns, hidden })))
+    let sql = "(SELECT higher_id AS other, expires_at FROM cooldowns WHERE lower_id = $1 AND expires_at > $2
+             UNION ALL SELECT lower_id, expires_at FROM cooldowns WHERE higher_id = $1 AND expires_at > $2
+             ORDER BY expires_at DESC LIMIT $3)
+         UNION ALL (SELECT other, NULL FROM (
+                 SELECT reported_id AS other, created_at FROM reports WHERE reporter_id = $1
+                 UNION ALL SELECT reporter_id, created_at FROM reports WHERE reported_id = $1) AS either
+             GROUP BY other ORDER BY max(created_at) DESC LIMIT $3)";
+    let mut relations = Relations::default();
+    for row in connection.rows(sql, &[&user, &now, &RELATIONS_MAX]).await? {
+        let other = row.try_get(0)?;
+        match row.try_get(1)? {
+            Some(until) => relations.cooldowns.push((other, until)),
+            None => relations.hidden.push(other),
+        }
+    }
+    Ok(Reply::Relations(Box::new(relations)))
 }
 
 /// What an invite from `caller` to `callee` depends on; `None` when there is no such callee.
