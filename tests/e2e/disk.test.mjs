@@ -1,4 +1,5 @@
-// The embedded store on a disk that is full, or only to be read: what is refused, what goes on, what is there afterwards.
+// The embedded store, and the journal beside Postgres, on a disk that is full, or only to be read: what is refused, what
+// goes on, what is there afterwards.
 //
 // Each disk is a small tmpfs in a mount namespace of its own, in which duet runs; the test fills and frees it from outside.
 
@@ -6,12 +7,15 @@ import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
 import { closeSync, openSync, rmSync, writeSync } from "node:fs";
 import { join } from "node:path";
-import { describe, it } from "node:test";
+import { before, describe, it } from "node:test";
 import { Cast } from "./cast.mjs";
+import { request } from "./client.mjs";
 import { Ledger } from "./ledger.mjs";
-import { rowsOfFile } from "./rows.mjs";
+import { Postgres } from "./postgres.mjs";
+import { Proxy } from "./proxy.mjs";
+import { rowsOfFile, rowsOfPostgres } from "./rows.mjs";
 import { Scene, Tally } from "./scene.mjs";
-import { RUNTIME, Server, argumentsOf, eventually, freePort, run, temporaryFolder } from "./server.mjs";
+import { RUNTIME, Server, argumentsOf, eventually, freePort, freshDatabase, run, temporaryFolder } from "./server.mjs";
 
 const BYTES = 8 << 20;
 const RECOVERY_MS = 10_000;
@@ -62,8 +66,8 @@ class Disk {
     execFileSync(program, words);
   }
 
-  start() {
-    return Server.start({ data: this.data }, { database: null, inside: this.inside });
+  start(database = null, flags = {}) {
+    return Server.start({ data: this.data, ...flags }, { database, inside: this.inside });
   }
 
   rows() {
@@ -71,9 +75,9 @@ class Disk {
   }
 
   /** A start that fails, soon, with exactly one line that says what is wrong. */
-  async fails(about) {
+  async fails(about, database) {
     const args = argumentsOf({ host: "127.0.0.1", port: await freePort(), runtime: RUNTIME, shards: 1, data: this.data });
-    const { code, stderr } = await run(args, { inside: this.inside });
+    const { code, stderr } = await run(args, { inside: this.inside, database });
     assert.equal(code, 1, stderr);
     assert.equal(stderr.split("\n").filter((line) => line.trim() !== "").length, 1, stderr);
     assert.match(stderr, about);
@@ -174,5 +178,49 @@ describe("a disk that takes no more", { concurrency: 4 }, () => {
     const disk = await Disk.make(t);
     await disk.makeReadOnly();
     await disk.fails(/data folder cannot be written.*[Rr]ead-only/);
+  });
+
+  describe("the journal of a Postgres that is away", { concurrency: 2 }, () => {
+    const postgres = new Postgres();
+    before(() => postgres.start());
+
+    it("full: nobody is told of an end that is not kept; once there is room he is, and it is stored once", { timeout: 120_000 }, async (t) => {
+      const [disk, database] = [await Disk.make(t), freshDatabase(postgres.url)];
+      const proxy = await Proxy.start(database);
+      const server = await disk.start(proxy.through(database));
+      const ledger = new Ledger();
+      try {
+        await Cast.play(server, "mixed", async (cast) => {
+          const scene = new Scene(cast, server, ledger);
+          await scene.set();
+          await scene.callCanBeRecorded();
+          await proxy.begin("refuse");
+          await eventually("the loss is seen", async () => (await request(server.url, "GET", "/ready")).status === 503);
+          disk.fill();
+          await scene.goesOn("while full");
+          scene.end();
+          await eventually("it is said", () => /ERROR a write cannot be kept.*database or disk is full/.test(server.tail(50)));
+          assert.deepEqual([scene.finalizedAt, scene.declinedAt], [undefined, undefined]);
+          disk.free();
+          await Promise.all([scene.finalized, scene.declined]);
+          await proxy.mend();
+          await eventually("the journal is empty", async () => (await request(server.url, "GET", "/health")).body.store.journal.waiting === 0);
+          await eventually("sign-ups go on", () => ledger.signUp(server).then(() => true, () => false), RECOVERY_MS);
+          assert.deepEqual(ledger.faults(await rowsOfPostgres(database)), []);
+        });
+      } finally {
+        await server.kill();
+        await proxy.close();
+      }
+    });
+
+    it("read-only at its start: one line says so, and without a journal it starts", { timeout: 60_000 }, async (t) => {
+      const [disk, database] = [await Disk.make(t), freshDatabase(postgres.url)];
+      await disk.makeReadOnly();
+      await disk.fails(/data folder cannot be written.*[Rr]ead-only/, database);
+      const server = await disk.start(database, { "journal-mib": 0 });
+      assert.equal((await request(server.url, "GET", "/health")).body.store.journal, undefined);
+      assert.equal((await server.stop()).code, 0);
+    });
   });
 });

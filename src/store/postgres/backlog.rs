@@ -35,6 +35,8 @@ pub(super) struct Backlog {
     /// Entries of the next transaction: fewer after one that failed, up to the one that is to blame; more again after
     /// one that did not.
     batch_len: Cell<usize>,
+    /// The last append failed.
+    is_refusing: Cell<bool>,
     appended: Notify,
     emptied: Notify,
 }
@@ -48,6 +50,7 @@ impl Backlog {
             refused: Cell::new(journal.found.refused),
             applied_through: Cell::new(0),
             batch_len: Cell::new(BATCH_LEN_MAX),
+            is_refusing: Cell::new(false),
             appended: Notify::new(),
             emptied: Notify::new(),
         })
@@ -67,10 +70,17 @@ impl Backlog {
         Some(match self.ask(Ask::Append(entry)).await {
             Ok(_) => {
                 self.appended.notify_one();
+                if self.is_refusing.replace(false) {
+                    tracing::info!("the journal takes writes again");
+                }
                 Reply::Journaled
             }
             Err(reason) => {
                 self.leave(1);
+                // Told to the log once, not at each of many tries.
+                if !self.is_refusing.replace(true) {
+                    tracing::error!(reason, "a write cannot be kept for the database");
+                }
                 Reply::Failed(format!("the journal: {reason}"))
             }
         })

@@ -150,10 +150,6 @@ where
         };
         match backlog.append(request).await {
             Some(Reply::Journaled) => Outcome::Answered(Reply::Journaled),
-            Some(Reply::Failed(reason)) => {
-                tracing::error!(reason, "a write cannot be kept for the database");
-                outcome
-            }
             _ => outcome,
         }
     }
