@@ -92,7 +92,7 @@ fn what_ends_while_the_database_is_away_is_there_once_when_it_is_back() {
     assert!(!standing(&world).reachable);
     let sign_up = world.person().sign_up();
     assert!(matches!(world.ask(Request::SignUp(Box::new(sign_up))), Reply::Away));
-    scene.proxy.cut(false);
+    scene.proxy.set(&scene.proxy.faults.refuses, false);
     recovered(&world, ann);
     // What was read first was read after the journal.
     let pair = world.pair(ann, bob, NOW).expect("both are there");
@@ -119,7 +119,7 @@ fn a_journal_outlives_its_process_and_a_repeat_of_what_was_applied() {
     // As if a kill had come between the database's commit and the removal.
     let again = "INSERT INTO waiting (request) SELECT request FROM waiting";
     assert_eq!(scene.journal().execute(again, []).unwrap(), 1);
-    scene.proxy.cut(false);
+    scene.proxy.set(&scene.proxy.faults.refuses, false);
     for _ in 0..2 {
         let handle = scene.open();
         let world = world(&handle, &|_| ());
@@ -172,7 +172,7 @@ fn a_full_journal_refuses_and_has_all_that_it_took() {
     };
     assert!(matches!(refusal, Reply::Away), "{refusal:?}");
     assert!(taken > 10, "{taken}");
-    scene.proxy.cut(false);
+    scene.proxy.set(&scene.proxy.faults.refuses, false);
     recovered(&world, ann);
     assert_eq!(world.profile(ann.id).metrics.session_count, taken);
     handle.stop();
@@ -193,7 +193,7 @@ fn what_the_database_refuses_is_kept_aside_and_holds_up_nothing() {
     for call in [&before, &bad, &after] {
         journaled(&world, Request::FinishCall(Box::new(call.clone())));
     }
-    scene.proxy.cut(false);
+    scene.proxy.set(&scene.proxy.faults.refuses, false);
     recovered(&world, ann);
     assert_eq!(world.profile(ann.id).metrics.session_count, 2);
     assert_eq!(world.profile(bob.id).metrics.session_count, 1);

@@ -2,7 +2,8 @@
 //!
 //! The breaker: while no connection stands, whoever asks is refused at once. Keepers try again at once after a loss,
 //! then after pauses that double up to [`RETRY_MS_MAX`] and are drawn at random, so that a database that comes back is
-//! not met by all at the same moment. It tells the log when the database goes and when it is back.
+//! not met by all processes at the same moment; when one connection stands the others of its process follow at once. It
+//! tells the log when the database goes and when it is back.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -36,6 +37,7 @@ pub(super) struct Pool {
     now: Now,
     /// When the database was last found to be away, or to be back.
     changed_at: Cell<Time>,
+    back: Notify,
 }
 
 #[derive(Default)]
@@ -80,7 +82,8 @@ impl Pool {
     /// Without any connection yet.
     pub fn new(random: Random, now: Now) -> Rc<Self> {
         let changed_at = Cell::new(now());
-        Rc::new(Self { state: RefCell::default(), random: RefCell::new(random), now, changed_at })
+        let (state, random, back) = (RefCell::default(), RefCell::new(random), Notify::new());
+        Rc::new(Self { state, random, now, changed_at, back })
     }
 
     /// A connection for reads, shared; when there is none, one for writes.
@@ -107,7 +110,7 @@ impl Pool {
                     return Ok(self.lease(connection, Role::Write));
                 }
             }
-            if state.writers == 0 {
+            if state.is_away() {
                 return Err(Away);
             }
             let (sender, receiver) = oneshot::channel();
@@ -159,7 +162,11 @@ impl Pool {
                 Err(reason) => self.failed(reason),
             }
             if failures > 0 {
-                sleep(Duration::from_millis(self.pause_ms(failures))).await;
+                let pause = sleep(Duration::from_millis(self.pause_ms(failures)));
+                tokio::select! {
+                    () = pause => {}
+                    () = self.back.notified() => {}
+                }
             }
             failures += 1;
             opened = open(&settings, tls.clone()).await;
@@ -180,6 +187,8 @@ impl Pool {
         let mut state = self.state.borrow_mut();
         if state.is_away() && std::mem::replace(&mut state.was_reached, true) {
             self.changed_at.set((self.now)());
+            // The others need not sleep out their pauses.
+            self.back.notify_waiters();
             tracing::info!("the database is back");
         }
         state.reason.clear();
@@ -202,10 +211,8 @@ impl Pool {
                 state.idle.retain(|idle| !Rc::ptr_eq(idle, connection));
             }
         }
-        if state.writers == 0 {
-            state.waiting.clear();
-        }
         if state.is_away() {
+            state.waiting.clear();
             self.changed_at.set((self.now)());
             tracing::error!(reason, "the database is away");
         }
