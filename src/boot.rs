@@ -34,10 +34,10 @@ use crate::{hashing, store};
 pub fn run(config: &Config) -> Result<(), String> {
     logs::start(&config.log)?;
     abort_on_shared_panic();
+    let clock = Clock::start();
+    let open_store = || store::open(&config.store_settings(), Arc::new(move || clock.now()));
     if config.migrates_only {
-        let clock = Clock::start();
-        let opened = store::open(&config.store_settings(), Arc::new(move || clock.now()));
-        opened.map_err(|error| error.to_string())?.stop();
+        open_store().map_err(|error| error.to_string())?.stop();
         tracing::info!(store = config.store_description(), "the schema is up to date");
         return Ok(());
     }
@@ -49,9 +49,7 @@ pub fn run(config: &Config) -> Result<(), String> {
     let address = SocketAddr::new(config.host, config.port);
     let listeners = bind_all(address, usize::from(shards)).map_err(|error| cannot_listen(address, &error))?;
     let bound = listeners[0].local_addr().map_err(|error| cannot_listen(address, &error))?;
-    let clock = Clock::start();
-    let store = store::open(&config.store_settings(), Arc::new(move || clock.now()));
-    let store = store.map_err(|error| error.to_string())?;
+    let store = open_store().map_err(|error| error.to_string())?;
     let pool = hashing::start(&config.hashing_settings(cpus.len())).map_err(|error| error.to_string())?;
     let links = Links { store: store.link(), hasher: pool.hasher() };
     let placement = Placement::new(shards);

@@ -214,7 +214,7 @@ impl Config {
         self.memory_limit_mib.map(|mib| mib * 1024 * 1024).or_else(manager::system_limit)
     }
 
-    /// How the store is set.
+    /// How the store is set. To migrate needs no journal, which belongs to the server that runs meanwhile.
     pub fn store_settings(&self) -> store::Settings {
         if let Some(address) = &self.database {
             return store::Settings::Postgres(Box::new(postgres::Settings {
@@ -223,7 +223,7 @@ impl Config {
                 connections: self.database_pool_max,
                 connect_ms_max: self.database_timeout_ms,
                 query_ms_max: self.database_query_timeout_ms,
-                journal: (self.journal_mib > 0).then(|| journal::Settings {
+                journal: (self.journal_mib > 0 && !self.migrates_only).then(|| journal::Settings {
                     folder: self.data.clone(),
                     queue_len_max: self.store_queue,
                     bytes_max: self.journal_mib * 1024 * 1024,

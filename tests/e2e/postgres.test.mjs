@@ -190,6 +190,9 @@ describe("Postgres", () => {
     const version = Number(sql("SELECT max(version) FROM schema_migrations", database));
     assert.ok(version >= 1);
     assert.equal((await run(["migrate"], { database })).code, 0, "nothing is left to do");
+    const server = await Server.start({}, { database });
+    assert.equal((await run(["migrate", "--data", server.flags.data], { database })).code, 0, "also beside a server that runs");
+    await server.stop();
     sql("INSERT INTO schema_migrations (version) VALUES (9999)", database);
     await fails(database, /newer duet.*9999/);
   });
