@@ -32,7 +32,7 @@ const PAGE_BYTES: u64 = 4096;
 pub struct Settings {
     /// Made, for its owner only, if it is not there.
     pub folder: PathBuf,
-    /// Entries that wait for more than this many requests are refused.
+    /// Requests that may wait for its thread; over it they are refused.
     pub queue_len_max: usize,
     pub bytes_max: u64,
 }

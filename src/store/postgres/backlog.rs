@@ -9,8 +9,8 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
-use tokio::time::{sleep, timeout};
+use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 
 use super::super::journal::{Ask, Entry, Journal, Numbered, Told};
@@ -18,7 +18,7 @@ use super::connection::{Connection, Error, Result as Queried};
 use super::pool::Pool;
 use super::{calls, pairs};
 use crate::link::Link;
-use crate::message::store::{JournalStanding, Reply, Request};
+use crate::message::store::{JournalStanding, Request};
 
 /// Entries of one transaction, where the database is near enough for so many in the time of a query.
 const BATCH_LEN_MAX: usize = 64;
@@ -28,7 +28,7 @@ const PASSING: [&str; 6] = ["08", "25", "40", "53", "55", "57"];
 /// The journal as the database's side sees it.
 pub(super) struct Backlog {
     link: Link<Ask, Told>,
-    waiting: Cell<usize>,
+    waiting: watch::Sender<usize>,
     refused: Cell<usize>,
     /// All up to this number are in the database, though the journal may still have them.
     applied_through: Cell<i64>,
@@ -37,8 +37,6 @@ pub(super) struct Backlog {
     batch_len: Cell<usize>,
     /// The last append failed.
     is_refusing: Cell<bool>,
-    appended: Notify,
-    emptied: Notify,
 }
 
 impl Backlog {
@@ -46,68 +44,60 @@ impl Backlog {
     pub fn new(journal: Journal) -> Rc<Self> {
         Rc::new(Self {
             link: journal.link,
-            waiting: Cell::new(journal.found.waiting),
+            waiting: watch::Sender::new(journal.found.waiting),
             refused: Cell::new(journal.found.refused),
             applied_through: Cell::new(0),
             batch_len: Cell::new(BATCH_LEN_MAX),
             is_refusing: Cell::new(false),
-            appended: Notify::new(),
-            emptied: Notify::new(),
         })
     }
 
     /// How much there is.
     pub fn standing(&self) -> JournalStanding {
-        JournalStanding { waiting: self.waiting.get(), refused: self.refused.get() }
+        JournalStanding { waiting: *self.waiting.borrow(), refused: self.refused.get() }
     }
 
-    /// Keeps `request` until the database has it: `Journaled`, or `Failed` when it cannot be kept; `None` for one that
-    /// cannot wait.
-    pub async fn append(&self, request: &Request) -> Option<Reply> {
-        let entry = Entry::of(request)?;
-        // Before it can be applied.
-        self.waiting.set(self.waiting.get() + 1);
-        Some(match self.ask(Ask::Append(entry)).await {
-            Ok(_) => {
-                self.appended.notify_one();
-                if self.is_refusing.replace(false) {
-                    tracing::info!("the journal takes writes again");
-                }
-                Reply::Journaled
-            }
-            Err(reason) => {
-                self.leave(1);
-                // Told to the log once, not at each of many tries.
-                if !self.is_refusing.replace(true) {
-                    tracing::error!(reason, "a write cannot be kept for the database");
-                }
-                Reply::Failed(format!("the journal: {reason}"))
-            }
-        })
+    /// Keeps `request` until the database has it. False when it cannot be kept, or cannot wait.
+    pub async fn append(&self, request: &Request) -> bool {
+        let Some(entry) = Entry::of(request) else { return false };
+        // Before it can be applied: who is woken by this asks the journal after this does.
+        self.waiting.send_modify(|waiting| *waiting += 1);
+        let kept = self.ask(Ask::Append(entry)).await;
+        // Told to the log once, not at each of many tries.
+        let was_refusing = self.is_refusing.replace(kept.is_err());
+        match &kept {
+            Ok(_) if was_refusing => tracing::info!("the journal takes writes again"),
+            Err(reason) if !was_refusing => tracing::error!(reason, "a write cannot be kept for the database"),
+            _ => {}
+        }
+        if kept.is_err() {
+            self.leave(1);
+        }
+        kept.is_ok()
     }
 
     /// Waits until nothing waits in the journal.
     pub async fn applied(&self) {
-        while self.waiting.get() > 0 {
-            self.emptied.notified().await;
-        }
-        // The next one who waits.
-        self.emptied.notify_one();
+        self.wait_for(|waiting| *waiting == 0).await;
     }
 
     /// Applies what waits, whenever there is something and the database is there; for ever.
     pub async fn run(self: Rc<Self>, pool: Rc<Pool>, query_max: Duration) {
         let mut failures = 0;
         loop {
-            while self.waiting.get() == 0 {
-                self.appended.notified().await;
-            }
+            self.wait_for(|waiting| *waiting > 0).await;
             match self.apply_some(&pool, query_max).await {
                 Ok(()) => failures = 0,
                 Err(reason) => {
-                    tracing::debug!(reason, "what waits in the journal cannot be applied");
+                    // That the database is away the pool has said.
+                    if failures == 0 && !pool.is_away() {
+                        tracing::warn!(
+                            reason,
+                            "what waits in the journal cannot be applied yet, and holds up the rest"
+                        );
+                    }
                     failures += 1;
-                    sleep(Duration::from_millis(pool.pause_ms(failures))).await;
+                    pool.pause(failures).await;
                 }
             }
         }
@@ -143,7 +133,7 @@ impl Backlog {
         }
         tracing::info!(
             writes = entries.len(),
-            waiting = self.waiting.get(),
+            waiting = *self.waiting.borrow(),
             "the database has what waited in the journal"
         );
         Ok(())
@@ -165,10 +155,12 @@ impl Backlog {
     }
 
     fn leave(&self, count: usize) {
-        self.waiting.set(self.waiting.get() - count);
-        if self.waiting.get() == 0 {
-            self.emptied.notify_one();
-        }
+        self.waiting.send_modify(|waiting| *waiting -= count);
+    }
+
+    async fn wait_for(&self, is_so: impl FnMut(&usize) -> bool) {
+        // An error is impossible: the sender is ours.
+        let _ = self.waiting.subscribe().wait_for(is_so).await;
     }
 
     async fn ask(&self, ask: Ask) -> Result<Told, String> {

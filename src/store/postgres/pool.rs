@@ -162,21 +162,21 @@ impl Pool {
                 Err(reason) => self.failed(reason),
             }
             if failures > 0 {
-                let pause = sleep(Duration::from_millis(self.pause_ms(failures)));
-                tokio::select! {
-                    () = pause => {}
-                    () = self.back.notified() => {}
-                }
+                self.pause(failures).await;
             }
             failures += 1;
             opened = open(&settings, tls.clone()).await;
         }
     }
 
-    /// Between half and all of the time that doubles with each failure.
-    pub fn pause_ms(&self, failures: u32) -> u64 {
+    /// Between half and all of the time that doubles with each failure, unless the database is back before.
+    pub async fn pause(&self, failures: u32) {
         let most = RETRY_MS_MIN.saturating_mul(1 << failures.min(16)).min(RETRY_MS_MAX);
-        most / 2 + self.random.borrow_mut().below(most / 2 + 1)
+        let pause_ms = most / 2 + self.random.borrow_mut().below(most / 2 + 1);
+        tokio::select! {
+            () = sleep(Duration::from_millis(pause_ms)) => {}
+            () = self.back.notified() => {}
+        }
     }
 
     fn lease(self: &Rc<Self>, connection: Rc<Connection>, role: Role) -> Lease {
@@ -187,7 +187,7 @@ impl Pool {
         let mut state = self.state.borrow_mut();
         if state.is_away() && std::mem::replace(&mut state.was_reached, true) {
             self.changed_at.set((self.now)());
-            // The others need not sleep out their pauses.
+            // Nobody need sleep out his pause.
             self.back.notify_waiters();
             tracing::info!("the database is back");
         }

@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
@@ -40,8 +40,8 @@ struct Desk<S, P> {
     query_max: Duration,
     accepted: Cell<usize>,
     idle: Notify,
-    is_giving_up: Cell<bool>,
-    gives_up: Notify,
+    /// The stop has no more time for the database.
+    gives_up: watch::Sender<bool>,
 }
 
 /// What came of a request.
@@ -73,8 +73,7 @@ pub(super) async fn run(
         query_max,
         accepted: Cell::new(0),
         idle: Notify::new(),
-        is_giving_up: Cell::new(false),
-        gives_up: Notify::new(),
+        gives_up: watch::Sender::new(false),
         backlog,
         pool,
     });
@@ -105,8 +104,7 @@ pub(super) async fn run(
         });
     }
     if timeout(Duration::from_millis(STOP_MS_MAX), desk.is_idle()).await.is_err() {
-        desk.is_giving_up.set(true);
-        desk.gives_up.notify_waiters();
+        desk.gives_up.send_replace(true);
         desk.is_idle().await;
     }
 }
@@ -128,19 +126,12 @@ where
         }
     }
 
-    /// Waits until the stop has no more time for the database.
-    async fn gives_up(&self) {
-        let gives_up = self.gives_up.notified();
-        if !self.is_giving_up.get() {
-            gives_up.await;
-        }
-    }
-
     /// Serves one request; what the database may not have goes into the journal, if it may wait.
     async fn settle(&self, request: &Request, mut turn: Turn) -> Outcome {
+        let mut gives_up = self.gives_up.subscribe();
         let outcome = tokio::select! {
             outcome = self.serve(request, &mut turn) => outcome,
-            () = self.gives_up() => {
+            _ = gives_up.wait_for(|gives_up| *gives_up) => {
                 let reason = "the server stops".to_owned();
                 if request.is_write() { Outcome::Uncertain(reason) } else { Outcome::Unserved(Reply::Failed(reason)) }
             }
@@ -148,10 +139,7 @@ where
         let (Outcome::Unserved(_) | Outcome::Uncertain(_), Some(backlog)) = (&outcome, &self.backlog) else {
             return outcome;
         };
-        match backlog.append(request).await {
-            Some(Reply::Journaled) => Outcome::Answered(Reply::Journaled),
-            _ => outcome,
-        }
+        if backlog.append(request).await { Outcome::Answered(Reply::Journaled) } else { outcome }
     }
 
     /// Carries out one request when its turn has come.
