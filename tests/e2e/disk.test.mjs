@@ -12,9 +12,8 @@ import { Cast } from "./cast.mjs";
 import { request } from "./client.mjs";
 import { Ledger } from "./ledger.mjs";
 import { Postgres } from "./postgres.mjs";
-import { Proxy } from "./proxy.mjs";
 import { rowsOfFile, rowsOfPostgres } from "./rows.mjs";
-import { Scene, Tally } from "./scene.mjs";
+import { Scene, Tally, behindProxy, storeOf } from "./scene.mjs";
 import { RUNTIME, Server, argumentsOf, eventually, freePort, freshDatabase, run, temporaryFolder } from "./server.mjs";
 
 const BYTES = 8 << 20;
@@ -126,7 +125,7 @@ describe("a disk that takes no more", { concurrency: 4 }, () => {
     console.log(`full: ${tally.words().join("; ")}; ${ledger.people.size - sizeBefore} sign-ups still found room in the log`);
 
     disk.free();
-    await eventually("sign-ups go on", () => ledger.signUp(server).then(() => true, () => false), RECOVERY_MS);
+    await ledger.signUpsGoOn(server, RECOVERY_MS);
     await Promise.all([scene.finalized, scene.declined]);
     await allThere(ledger, server, disk);
     assert.deepEqual(await ledger.faultsQueued(server, [...ledger.cooldowns.values()]), []);
@@ -158,7 +157,7 @@ describe("a disk that takes no more", { concurrency: 4 }, () => {
     await server.launch();
     await ledger.ask(server, "GET", "/user/me", { token: person.token });
     disk.free();
-    await eventually("sign-ups go on", () => ledger.signUp(server).then(() => true, () => false), RECOVERY_MS);
+    await ledger.signUpsGoOn(server, RECOVERY_MS);
     await allThere(ledger, server, disk);
   });
 
@@ -185,33 +184,22 @@ describe("a disk that takes no more", { concurrency: 4 }, () => {
     before(() => postgres.start());
 
     it("full: nobody is told of an end that is not kept; once there is room he is, and it is stored once", { timeout: 120_000 }, async (t) => {
-      const [disk, database] = [await Disk.make(t), freshDatabase(postgres.url)];
-      const proxy = await Proxy.start(database);
-      const server = await disk.start(proxy.through(database));
-      const ledger = new Ledger();
-      try {
-        await Cast.play(server, "mixed", async (cast) => {
-          const scene = new Scene(cast, server, ledger);
-          await scene.set();
-          await scene.callCanBeRecorded();
-          await proxy.begin("refuse");
-          await eventually("the loss is seen", async () => (await request(server.url, "GET", "/ready")).status === 503);
-          disk.fill();
-          await scene.goesOn("while full");
-          scene.end();
-          await eventually("it is said", () => /ERROR a write cannot be kept.*database or disk is full/.test(server.tail(50)));
-          assert.deepEqual([scene.finalizedAt, scene.declinedAt], [undefined, undefined]);
-          disk.free();
-          await Promise.all([scene.finalized, scene.declined]);
-          await proxy.mend();
-          await eventually("the journal is empty", async () => (await request(server.url, "GET", "/health")).body.store.journal.waiting === 0);
-          await eventually("sign-ups go on", () => ledger.signUp(server).then(() => true, () => false), RECOVERY_MS);
-          assert.deepEqual(ledger.faults(await rowsOfPostgres(database)), []);
-        });
-      } finally {
-        await server.kill();
-        await proxy.close();
-      }
+      const disk = await Disk.make(t);
+      await behindProxy(postgres, (url) => disk.start(url), async ({ database, proxy, server, ledger, scene }) => {
+        await proxy.begin("refuse");
+        await eventually("the loss is seen", async () => (await request(server.url, "GET", "/ready")).status === 503);
+        disk.fill();
+        await scene.goesOn("while full");
+        scene.end();
+        await eventually("it is said", () => /ERROR a write cannot be kept.*database or disk is full/.test(server.tail(50)));
+        assert.deepEqual([scene.finalizedAt, scene.declinedAt], [undefined, undefined]);
+        disk.free();
+        await Promise.all([scene.finalized, scene.declined]);
+        await proxy.mend();
+        await eventually("the journal is empty", async () => (await storeOf(server)).journal.waiting === 0);
+        await ledger.signUpsGoOn(server, RECOVERY_MS);
+        assert.deepEqual(ledger.faults(await rowsOfPostgres(database)), []);
+      });
     });
 
     it("read-only at its start: one line says so, and without a journal it starts", { timeout: 60_000 }, async (t) => {
@@ -219,7 +207,7 @@ describe("a disk that takes no more", { concurrency: 4 }, () => {
       await disk.makeReadOnly();
       await disk.fails(/data folder cannot be written.*[Rr]ead-only/, database);
       const server = await disk.start(database, { "journal-mib": 0 });
-      assert.equal((await request(server.url, "GET", "/health")).body.store.journal, undefined);
+      assert.equal((await storeOf(server)).journal, undefined);
       assert.equal((await server.stop()).code, 0);
     });
   });

@@ -5,14 +5,11 @@
 
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
-import { Cast } from "./cast.mjs";
 import { request } from "./client.mjs";
-import { Ledger } from "./ledger.mjs";
 import { Postgres } from "./postgres.mjs";
-import { Proxy } from "./proxy.mjs";
 import { bare, rowsOfPostgres } from "./rows.mjs";
-import { Scene, Tally } from "./scene.mjs";
-import { Server, eventually, freshDatabase } from "./server.mjs";
+import { Tally, behindProxy, storeOf } from "./scene.mjs";
+import { Server, eventually } from "./server.mjs";
 
 /** Time to connect to the database, and of a request to it, ms. */
 const FLAGS = { "database-timeout": 1_000, "database-query-timeout": 1_000 };
@@ -35,22 +32,21 @@ const FAULTS = [
   { what: "the answer to every write and COMMIT lost", name: "loseWrites", losing: true },
 ];
 
-const healthOf = async (server) => (await request(server.url, "GET", "/health")).body.store;
 const isReady = async (server) => (await request(server.url, "GET", "/ready")).status === 200;
 
 /** The end of a call and a decline are in the journal, and operators can see it. */
 async function waits(server) {
   const { status, headers } = await request(server.url, "GET", "/ready");
   assert.deepEqual([status, headers["retry-after"] > 0], [503, true]);
-  const { kind, since, journal } = await healthOf(server);
+  const { kind, since, journal } = await storeOf(server);
   assert.ok(kind === "postgres" && journal.waiting >= 2 && journal.refused === 0, JSON.stringify(journal));
   assert.ok(Math.abs(Date.now() - since) < 120_000);
 }
 
 async function nothingWaits(server) {
-  await eventually("the journal is empty", async () => (await healthOf(server)).journal.waiting === 0);
+  await eventually("the journal is empty", async () => (await storeOf(server)).journal.waiting === 0);
   await eventually("it is ready", () => isReady(server));
-  assert.equal((await healthOf(server)).reachable, true);
+  assert.equal((await storeOf(server)).reachable, true);
 }
 
 describe("Postgres behind a bad network", { concurrency: 3 }, () => {
@@ -61,103 +57,81 @@ describe("Postgres behind a bad network", { concurrency: 3 }, () => {
 
   for (const [index, { what, name, away = false, slow = false, losing = false, ...options }] of FAULTS.entries()) {
     it(what, { timeout: 120_000 }, async () => {
-      const database = freshDatabase(postgres.url);
-      const proxy = await Proxy.start(database);
-      const server = await Server.start(slow ? {} : FLAGS, { database: proxy.through(database) });
-      const ledger = new Ledger();
-      try {
-        await Cast.play(server, "mixed", async (cast) => {
-          const scene = new Scene(cast, server, ledger);
-          await scene.set();
-          await scene.callCanBeRecorded();
-          const [tally, before] = [new Tally(), ledger.people.size];
+      const start = (url) => Server.start(slow ? {} : FLAGS, { database: url });
+      await behindProxy(postgres, start, async ({ database, proxy, server, ledger, scene }) => {
+        const [tally, before] = [new Tally(), ledger.people.size];
 
-          await proxy.begin(name, options);
-          await scene.goesOn("at once");
-          await scene.requests(tally);
-          await scene.goesOn("meanwhile");
-          await scene.cachedSession();
-          scene.end();
-          for (let i = 0; i < SIGN_UPS_LATE; i++) await tally.one("sign-up", () => ledger.signUp(server, "Hal"));
-          if (slow || away) await Promise.all([scene.finalized, scene.declined]);
-          if (away) await waits(server);
-          const told = { finalized: scene.finalizedAt, declined: scene.declinedAt };
+        await proxy.begin(name, options);
+        await scene.goesOn("at once");
+        await scene.requests(tally);
+        await scene.goesOn("meanwhile");
+        await scene.cachedSession();
+        scene.end();
+        for (let i = 0; i < SIGN_UPS_LATE; i++) await tally.one("sign-up", () => ledger.signUp(server, "Hal"));
+        if (slow || away) await Promise.all([scene.finalized, scene.declined]);
+        if (away) await waits(server);
+        const told = { finalized: scene.finalizedAt, declined: scene.declinedAt };
 
-          const mendedAt = Date.now();
-          await proxy.mend();
-          await eventually("sign-ups go on", () => ledger.signUp(server, "Ada").then(() => true, () => false), RECOVERY_MS);
-          const recoveryMs = Date.now() - mendedAt;
-          await Promise.all([scene.finalized, scene.declined]);
-          await nothingWaits(server);
+        const mendedAt = Date.now();
+        await proxy.mend();
+        await ledger.signUpsGoOn(server, RECOVERY_MS);
+        const recoveryMs = Date.now() - mendedAt;
+        await Promise.all([scene.finalized, scene.declined]);
+        await nothingWaits(server);
 
-          const refused = (kind) => tally.of(kind)[503];
-          const answered = (kind) => tally.of(kind)[200];
-          for (const kind of ["sign-up", "log-in", "profile"]) {
-            if (away) assert.equal(answered(kind), 0, `${kind}: ${tally.words()}`);
-            if (slow) assert.equal(refused(kind), 0, `${kind}: ${tally.words()}`);
-            if (losing) assert.ok(refused(kind) > 0, `${kind}: ${tally.words()}`);
-          }
-          const rows = await rowsOfPostgres(database);
-          assert.deepEqual(ledger.faults(rows), []);
-          const stored = ledger.wholly;
-          ledger.adopt(rows);
-          assert.deepEqual(await ledger.faultsTold(server, [...ledger.people.values()]), []);
-          assert.deepEqual(await ledger.faultsQueued(server, [...ledger.cooldowns.values()]), []);
-          assert.equal(rows.chat_history.filter(({ room_id }) => room_id === bare(scene.call.room)).length, 2);
-          for (const person of [scene.caller, scene.callee]) {
-            assert.equal(person.all("session:finalized").length, 1, "told once");
-            assert.equal(person.all("error").length, 0);
-          }
-          assert.equal(scene.suitor.all("call:declined").length, 1, "told once");
+        const refused = (kind) => tally.of(kind)[503];
+        const answered = (kind) => tally.of(kind)[200];
+        for (const kind of ["sign-up", "log-in", "profile"]) {
+          if (away) assert.equal(answered(kind), 0, `${kind}: ${tally.words()}`);
+          if (slow) assert.equal(refused(kind), 0, `${kind}: ${tally.words()}`);
+          if (losing) assert.ok(refused(kind) > 0, `${kind}: ${tally.words()}`);
+        }
+        const rows = await rowsOfPostgres(database);
+        assert.deepEqual(ledger.faults(rows), []);
+        const stored = ledger.wholly;
+        ledger.adopt(rows);
+        assert.deepEqual(await ledger.faultsTold(server, [...ledger.people.values()]), []);
+        assert.deepEqual(await ledger.faultsQueued(server, [...ledger.cooldowns.values()]), []);
+        assert.equal(rows.chat_history.filter(({ room_id }) => room_id === bare(scene.call.room)).length, 2);
+        for (const person of [scene.caller, scene.callee]) {
+          assert.equal(person.all("session:finalized").length, 1, "told once");
+          assert.equal(person.all("error").length, 0);
+        }
+        assert.equal(scene.suitor.all("call:declined").length, 1, "told once");
 
-          const when = (event) => `${event} ${told[event] ? `meanwhile, ${told[event] - scene.call.hungUpAt} ms later` : `${scene[`${event}At`] - mendedAt} ms after`}`;
-          const saw = [...tally.words(), "relay, chat, presence, cached session as ever", when("finalized"), when("declined"), `sign-ups again after ${recoveryMs} ms`];
-          const unsure = ledger.wholly - stored;
-          const had = [`all ${ledger.people.size} acknowledged sign-ups (${before} before)`, `${unsure} of ${ledger.refused} refused requests stored all the same`, "history once for both, cooldowns once"];
-          table[index + 2] = `| ${what} | ${saw.join("; ")} | ${had.join("; ")} |`;
-        });
-      } finally {
-        await server.kill();
-        await proxy.close();
-      }
+        const when = (event) => `${event} ${told[event] ? `meanwhile, ${told[event] - scene.call.hungUpAt} ms later` : `${scene[`${event}At`] - mendedAt} ms after`}`;
+        const saw = [...tally.words(), "relay, chat, presence, cached session as ever", when("finalized"), when("declined"), `sign-ups again after ${recoveryMs} ms`];
+        const unsure = ledger.wholly - stored;
+        const had = [`all ${ledger.people.size} acknowledged sign-ups (${before} before)`, `${unsure} of ${ledger.refused} refused requests stored all the same`, "history once for both, cooldowns once"];
+        table[index + 2] = `| ${what} | ${saw.join("; ")} | ${had.join("; ")} |`;
+      });
     });
   }
 
   for (const killed of ["while the database is away", "as it comes back"]) {
     it(`what was told to have ended is stored once, though duet is killed ${killed}`, { timeout: 120_000 }, async () => {
-      const database = freshDatabase(postgres.url);
-      const proxy = await Proxy.start(database);
-      const server = await Server.start(FLAGS, { database: proxy.through(database) });
-      const ledger = new Ledger();
-      try {
-        await Cast.play(server, "mixed", async (cast) => {
-          const scene = new Scene(cast, server, ledger);
-          await scene.set();
-          await scene.callCanBeRecorded();
-          await proxy.begin("refuse");
-          await eventually("the loss is seen", async () => !(await healthOf(server)).reachable);
-          scene.end();
-          await Promise.all([scene.finalized, scene.declined]);
-          await waits(server);
-          if (killed === "while the database is away") {
-            await server.kill();
-            await proxy.mend();
-          } else {
-            await proxy.mend();
-            await eventually("some of it is applied", async () => (await healthOf(server)).journal.waiting < 2);
-            await server.kill();
-          }
-          await server.launch();
-          await nothingWaits(server);
-          const rows = await rowsOfPostgres(database);
-          assert.deepEqual(ledger.faults(rows), []);
-          assert.equal(rows.chat_history.filter(({ room_id }) => room_id === bare(scene.call.room)).length, 2);
-          assert.deepEqual(await ledger.faultsQueued(server, [...ledger.cooldowns.values()]), []);
-        });
-      } finally {
-        await server.kill();
-        await proxy.close();
-      }
+      const start = (url) => Server.start(FLAGS, { database: url });
+      await behindProxy(postgres, start, async ({ database, proxy, server, ledger, scene }) => {
+        await proxy.begin("refuse");
+        await eventually("the loss is seen", async () => !(await storeOf(server)).reachable);
+        scene.end();
+        await Promise.all([scene.finalized, scene.declined]);
+        await waits(server);
+        if (killed === "while the database is away") {
+          await server.kill();
+          await proxy.mend();
+        } else {
+          await proxy.mend();
+          await eventually("some of it is applied", async () => (await storeOf(server)).journal.waiting < 2);
+          await server.kill();
+        }
+        await server.launch();
+        await nothingWaits(server);
+        const rows = await rowsOfPostgres(database);
+        assert.deepEqual(ledger.faults(rows), []);
+        assert.equal(rows.chat_history.filter(({ room_id }) => room_id === bare(scene.call.room)).length, 2);
+        assert.deepEqual(await ledger.faultsQueued(server, [...ledger.cooldowns.values()]), []);
+      });
     });
   }
 });

@@ -280,7 +280,7 @@ async function outage(round, postgres, ledger, chance, fail) {
   await pause(chance() * OUTAGE_MS_MAX);
   await postgres.start();
   const { server } = round;
-  const recovered = eventually("sign-ups go on", () => ledger.signUp(server).then(() => true, () => false), RECOVERY_MS);
+  const recovered = ledger.signUpsGoOn(server, RECOVERY_MS);
   await recovered.catch((error) => fail(`duet does not recover: ${error.message}`));
   round.isOver = true;
   await round.work;

@@ -57,6 +57,11 @@ export class Ledger {
     this.refused = 0;
   }
 
+  /** Waits until somebody can sign up again. */
+  signUpsGoOn(server, ms) {
+    return eventually("sign-ups go on", () => this.signUp(server).then(() => true, () => false), ms);
+  }
+
   note(kind) {
     this.counts[kind] += 1;
     this.acknowledged(kind);

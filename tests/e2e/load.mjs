@@ -5,11 +5,11 @@
 // connected and idle. Exits 1 at the first thing that is not as it must be. Clients run in two processes.
 
 import assert from "node:assert/strict";
-import { fork } from "node:child_process";
-import { fileURLToPath } from "node:url";
 import { enterRoom, hangUp, joinQueue, lasting, ring } from "./cast.mjs";
 import { Client } from "./client.mjs";
+import { each } from "./lean.mjs";
 import { RUNTIME, SHARDS, Server, pause } from "./server.mjs";
+import { Worker, isWorker, serve } from "./worker.mjs";
 
 const PROCESSES = 2;
 const ICE_COUNT = 20;
@@ -20,17 +20,9 @@ const IDLE_CPU_PERCENT_GOAL = 2;
 const IDLE_CPU_PERCENT_MAX = 10;
 const LIMIT_MS = 10 * 60_000;
 
-/** Runs `work` on every item, so many at a time, in order. */
-async function each(items, atOnce, work) {
-  const queue = items.entries();
-  await Promise.all(Array.from({ length: atOnce }, async () => {
-    for (const [index, item] of queue) await work(item, index);
-  }));
-}
-
 /** The part of one client process: a `Client` per person, commanded by the parent. */
 class Crowd {
-  constructor({ url, count, number }) {
+  make({ url, count, number }) {
     this.server = { url };
     this.count = count;
     this.number = number;
@@ -114,20 +106,6 @@ class Crowd {
   }
 }
 
-function beCrowd() {
-  let crowd;
-  process.on("message", async ({ command, options }) => {
-    try {
-      if (command === "make") crowd = new Crowd(options);
-      else await crowd[command]();
-      process.send({ done: command });
-    } catch (error) {
-      process.send({ failed: `${command}: ${error.stack}` });
-    }
-  });
-  process.on("disconnect", () => process.exit(0));
-}
-
 async function main(options) {
   const from = Date.now();
   const watchdog = setTimeout(() => fail(`not finished in ${LIMIT_MS} ms`), LIMIT_MS);
@@ -136,15 +114,10 @@ async function main(options) {
     console.error(`load: ${why}\n--- the server's log ends\n${server.tail(30)}`);
     process.exit(1);
   };
-  const crowds = Array.from({ length: PROCESSES }, () => fork(fileURLToPath(import.meta.url), [], { env: { ...process.env, DUET_CROWD: "1" } }));
+  const crowds = Array.from({ length: PROCESSES }, () => new Worker(import.meta.url, "crowd", fail));
   const all = async (command, optionsOf = () => undefined) => {
     const began = Date.now();
-    await Promise.all(crowds.map((crowd, number) => new Promise((resolve) => {
-      crowd.once("message", ({ failed }) => (failed ? fail(failed) : resolve()));
-      crowd.once("exit", () => fail(`a client process ended during ${command}`));
-      crowd.send({ command, options: optionsOf(number) });
-    })));
-    crowds.forEach((crowd) => crowd.removeAllListeners("exit"));
+    await Promise.all(crowds.map((crowd, number) => crowd.ask(command, optionsOf(number))));
     return ((Date.now() - began) / 1000).toFixed(1);
   };
   const report = (what, value) => console.log(`${what.padEnd(44)} ${value}`);
@@ -169,7 +142,7 @@ async function main(options) {
   const percent = ((server.cpuSeconds() - cpuBefore) / options.idle) * 100;
   report(`processor, ${options.clients} connected and idle, ${options.idle} s`, `${percent.toFixed(2)} % of one core (goal < ${IDLE_CPU_PERCENT_GOAL} %)`);
   if (percent >= IDLE_CPU_PERCENT_MAX) fail(`idle processor use is ${percent.toFixed(1)} %`);
-  crowds.forEach((crowd) => crowd.disconnect());
+  crowds.forEach((crowd) => crowd.end());
   const end = await server.stop();
   if (end.code !== 0) fail(`the server ended with ${JSON.stringify(end)}`);
   clearTimeout(watchdog);
@@ -187,5 +160,5 @@ function parseArguments(words) {
   return options;
 }
 
-if (process.env.DUET_CROWD) beCrowd();
+if (isWorker(import.meta.url)) serve({ crowd: Crowd });
 else await main(parseArguments(process.argv.slice(2)));

@@ -2,12 +2,37 @@
 // memory, what needs the store, and how it was answered.
 
 import assert from "node:assert/strict";
-import { enterRoom, joinQueue, lasting, ring, say } from "./cast.mjs";
-import { Client, freshAddress } from "./client.mjs";
-import { Refused } from "./ledger.mjs";
+import { Cast, enterRoom, joinQueue, lasting, ring, say } from "./cast.mjs";
+import { Client, freshAddress, request } from "./client.mjs";
+import { Ledger, Refused } from "./ledger.mjs";
+import { Proxy } from "./proxy.mjs";
+import { freshDatabase } from "./server.mjs";
 
 const TRIES = 10;
 const ROUNDS = 3;
+
+/** The store as `/health` shows it. */
+export const storeOf = async (server) => (await request(server.url, "GET", "/health")).body.store;
+
+/** Has `body` play a scene that is set, its call long enough to be recorded, on the server that `start` gives for the URL
+ * of a fresh database behind a proxy. */
+export async function behindProxy(postgres, start, body) {
+  const database = freshDatabase(postgres.url);
+  const proxy = await Proxy.start(database);
+  const server = await start(proxy.through(database));
+  const ledger = new Ledger();
+  try {
+    await Cast.play(server, "mixed", async (cast) => {
+      const scene = new Scene(cast, server, ledger);
+      await scene.set();
+      await scene.callCanBeRecorded();
+      await body({ database, proxy, server, ledger, scene });
+    });
+  } finally {
+    await server.kill();
+    await proxy.close();
+  }
+}
 
 /** How requests of each kind were answered, and how long the slowest took. */
 export class Tally {
