@@ -1,0 +1,241 @@
+//! Stamped messages that come back, or arrive at a partner: the load of the echo and relay scenarios.
+//!
+//! Open loop: each message is stamped with the time it was meant to be sent, and its latency counted from there, whatever
+//! held it up. Closed loop: so many in flight per sender, each arrival sends the next, for the most that a server can do.
+
+use hdrhistogram::Histogram;
+
+use crate::clock::{MILLISECOND, Nanos, SECOND, now};
+use crate::database::Postgres;
+use crate::latency::histogram;
+use crate::measure::{Span, Window, generator_note};
+use crate::net::{Failure, Handler, Id, Net, Schedule, Template, stamp_after};
+use crate::process::Server;
+use crate::report::Measured;
+
+/// How long the last messages of an open loop may take.
+const DRAIN: Nanos = 10 * SECOND;
+/// Before each window the load runs for this share of it.
+const WARM_UP: f64 = 0.25;
+/// Share of its cores below which a server was not saturated.
+const BUSY_SHARE_MIN: f64 = 0.9;
+/// When nothing has arrived for so long, nothing more is under way.
+const SETTLE: Nanos = 100 * MILLISECOND;
+
+/// Who sends what, and who then receives it.
+pub struct Lane {
+    pub from: Id,
+    pub template: Template,
+}
+
+/// What one window of load has shown.
+pub struct Outcome {
+    pub span: Span,
+    /// Messages that arrived in the window.
+    pub received: u64,
+    /// Messages of the window that never arrived.
+    pub lost: u64,
+    /// From the intended time to the arrival, ns. Of a closed loop from the sending.
+    pub latency: Histogram<u64>,
+    /// Names the window.
+    what: String,
+    note: Option<String>,
+}
+
+impl Outcome {
+    pub fn per_second(&self) -> f64 {
+        self.received as f64 / self.span.seconds
+    }
+
+    pub fn per_cpu_second(&self) -> f64 {
+        self.received as f64 / self.span.server.cpu_seconds
+    }
+
+    pub fn cpu_micros_each(&self) -> f64 {
+        self.span.server.cpu_seconds * 1e6 / self.received as f64
+    }
+
+    /// Puts into the results what their reader must know.
+    pub fn tell(&self, measured: &mut Measured) {
+        if let Some(note) = &self.note {
+            measured.note(note.clone());
+        }
+        if self.lost > 0 {
+            measured.note(format!("{}: {} messages were lost", self.what, self.lost));
+        }
+    }
+}
+
+/// The lanes and what is in flight on them.
+pub struct Load {
+    lanes: Vec<Lane>,
+    /// What stands before a stamp in whatever arrives.
+    mark: &'static [u8],
+    /// Lane of whoever receives, by tag.
+    lane_of_receiver: Vec<u32>,
+    is_closed_loop: bool,
+    /// The window: stamps within count.
+    from: Nanos,
+    until: Nanos,
+    sent: u64,
+    arrived_of_sent: u64,
+    received: u64,
+    latency: Histogram<u64>,
+    failure: Option<String>,
+}
+
+impl Load {
+    /// `receivers` are the tags of those who hear what each lane sends.
+    pub fn new(lanes: Vec<Lane>, receivers: &[u32], mark: &'static [u8]) -> Self {
+        let mut lane_of_receiver = vec![0; receivers.iter().max().map_or(0, |tag| *tag as usize + 1)];
+        for (lane, tag) in receivers.iter().enumerate() {
+            lane_of_receiver[*tag as usize] = lane as u32;
+        }
+        Self {
+            lanes,
+            mark,
+            lane_of_receiver,
+            is_closed_loop: false,
+            from: 0,
+            until: 0,
+            sent: 0,
+            arrived_of_sent: 0,
+            received: 0,
+            latency: histogram(),
+            failure: None,
+        }
+    }
+
+    /// At a fixed rate, the lanes taking turns.
+    ///
+    /// # Errors
+    /// A connection was lost, or epoll fails.
+    pub fn open_loop(
+        &mut self,
+        net: &mut Net,
+        (server, database): (&Server, Option<&Postgres>),
+        per_second: f64,
+        seconds: f64,
+        what: &str,
+    ) -> Result<Outcome, String> {
+        self.is_closed_loop = false;
+        let warm = nanos(seconds * WARM_UP);
+        let start = now() + MILLISECOND;
+        self.expect(start + warm, start + warm + nanos(seconds));
+        net.schedule = Some(Schedule::new(start, per_second));
+        self.run(net, self.from)?;
+        let window = Window::begin(net, server, database);
+        self.received = 0;
+        self.run(net, self.until)?;
+        let span = window.end(net, server, database);
+        net.schedule = None;
+        let received = self.received;
+        self.drain(net)?;
+        let lost = self.sent - self.arrived_of_sent;
+        for _ in 0..lost {
+            self.latency.saturating_record(DRAIN);
+        }
+        let note = generator_note(what, &span, &net.lateness, &self.latency);
+        Ok(Outcome { span, received, lost, latency: self.latency.clone(), what: what.to_owned(), note })
+    }
+
+    /// As fast as they arrive, `in_flight` on each lane.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn closed_loop(
+        &mut self,
+        net: &mut Net,
+        (server, database): (&Server, Option<&Postgres>),
+        in_flight: usize,
+        seconds: f64,
+        what: &str,
+    ) -> Result<Outcome, String> {
+        self.is_closed_loop = true;
+        let start = now();
+        let warm = start + nanos(seconds * WARM_UP);
+        self.expect(warm, warm + nanos(seconds));
+        for _ in 0..in_flight {
+            (0..self.lanes.len()).for_each(|lane| self.send(net, lane, now()));
+        }
+        self.run(net, self.from)?;
+        let window = Window::begin(net, server, database);
+        self.received = 0;
+        self.run(net, self.until)?;
+        let span = window.end(net, server, database);
+        self.is_closed_loop = false;
+        let received = self.received;
+        self.drain(net)?;
+        let note = generator_note(what, &span, &histogram(), &self.latency).or_else(|| idle_note(what, &span, server));
+        let lost = self.sent - self.arrived_of_sent;
+        Ok(Outcome { span, received, lost, latency: self.latency.clone(), what: what.to_owned(), note })
+    }
+
+    fn expect(&mut self, from: Nanos, until: Nanos) {
+        (self.from, self.until) = (from, until);
+        (self.sent, self.arrived_of_sent) = (0, 0);
+        self.latency.reset();
+    }
+
+    fn run(&mut self, net: &mut Net, until: Nanos) -> Result<(), String> {
+        net.run(self, until).map_err(|error| error.to_string())?;
+        self.failure.take().map_or(Ok(()), Err)
+    }
+
+    /// Waits for what is under way, at most `DRAIN`.
+    fn drain(&mut self, net: &mut Net) -> Result<(), String> {
+        let deadline = now() + DRAIN;
+        let mut seen = u64::MAX;
+        while now() < deadline && (self.arrived_of_sent < self.sent || seen != self.received) {
+            seen = self.received;
+            self.run(net, (now() + SETTLE).min(deadline))?;
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, net: &mut Net, lane: usize, stamp: Nanos) {
+        let Lane { from, template } = &self.lanes[lane];
+        net.send_stamped(*from, template, stamp);
+        self.sent += u64::from((self.from..self.until).contains(&stamp));
+    }
+}
+
+impl Handler for Load {
+    fn message(&mut self, net: &mut Net, id: Id, message: &[u8]) {
+        let Some(stamp) = stamp_after(message, self.mark) else { return };
+        self.received += 1;
+        let time = now();
+        if (self.from..self.until).contains(&stamp) {
+            self.arrived_of_sent += 1;
+            self.latency.saturating_record(time - stamp);
+        }
+        if self.is_closed_loop {
+            let lane = self.lane_of_receiver[id.tag as usize] as usize;
+            self.send(net, lane, time);
+        }
+    }
+
+    fn due(&mut self, net: &mut Net, number: u64, intended: Nanos) {
+        self.send(net, number as usize % self.lanes.len(), intended);
+    }
+
+    fn closed(&mut self, _net: &mut Net, id: Id, failure: Failure) {
+        self.failure = Some(format!("connection {} was lost: {failure}", id.tag));
+    }
+
+    fn is_done(&self) -> bool {
+        self.failure.is_some()
+    }
+}
+
+/// What the reader must know when a server that should have been saturated had time left.
+fn idle_note(what: &str, span: &Span, server: &Server) -> Option<String> {
+    let share = span.server.cpu_seconds / span.seconds / server.entry.cores as f64;
+    let percent = share * 100.0;
+    let is_alone = server.entry.cores == 1;
+    (is_alone && share < BUSY_SHARE_MIN).then(|| format!("{what}: the server used only {percent:.0} % of its cores"))
+}
+
+fn nanos(seconds: f64) -> Nanos {
+    (seconds * SECOND as f64) as Nanos
+}

@@ -1,0 +1,23 @@
+//! The scenarios, by name.
+//!
+//! A new one is a file here, a [`Scenario`] in it, and a line in `ALL`.
+
+mod echo;
+mod relay;
+
+use crate::run::{self, Options, Scenario};
+
+/// What the command line can do with a scenario.
+pub struct Listed {
+    pub name: &'static str,
+    pub about: &'static str,
+    pub servers: &'static [&'static str],
+    pub run: fn(Options) -> Result<Vec<String>, String>,
+}
+
+const fn listed<S: Scenario + Default>() -> Listed {
+    Listed { name: S::NAME, about: S::ABOUT, servers: S::SERVERS, run: |options| run::run(&S::default(), options) }
+}
+
+/// In the order in which `all` runs them.
+pub const ALL: &[Listed] = &[listed::<echo::Echo>(), listed::<relay::Relay>()];
