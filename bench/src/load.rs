@@ -6,11 +6,9 @@
 use hdrhistogram::Histogram;
 
 use crate::clock::{MILLISECOND, Nanos, SECOND, now};
-use crate::database::Postgres;
 use crate::latency::histogram;
-use crate::measure::{Span, Window, generator_note};
+use crate::measure::{Span, Watched, Window, generator_note};
 use crate::net::{Failure, Handler, Id, Net, Schedule, Template, stamp_after};
-use crate::process::Server;
 use crate::report::Measured;
 
 /// How long the last messages of an open loop may take.
@@ -113,7 +111,7 @@ impl Load {
     pub fn open_loop(
         &mut self,
         net: &mut Net,
-        (server, database): (&Server, Option<&Postgres>),
+        watched: Watched<'_>,
         per_second: f64,
         seconds: f64,
         what: &str,
@@ -124,10 +122,10 @@ impl Load {
         self.expect(start + warm, start + warm + nanos(seconds));
         net.schedule = Some(Schedule::new(start, per_second));
         self.run(net, self.from)?;
-        let window = Window::begin(net, server, database);
+        let window = Window::begin(net, watched);
         self.received = 0;
         self.run(net, self.until)?;
-        let span = window.end(net, server, database);
+        let span = window.end(net);
         net.schedule = None;
         let received = self.received;
         self.drain(net)?;
@@ -146,7 +144,7 @@ impl Load {
     pub fn closed_loop(
         &mut self,
         net: &mut Net,
-        (server, database): (&Server, Option<&Postgres>),
+        watched: Watched<'_>,
         in_flight: usize,
         seconds: f64,
         what: &str,
@@ -159,14 +157,14 @@ impl Load {
             (0..self.lanes.len()).for_each(|lane| self.send(net, lane, now()));
         }
         self.run(net, self.from)?;
-        let window = Window::begin(net, server, database);
+        let window = Window::begin(net, watched);
         self.received = 0;
         self.run(net, self.until)?;
-        let span = window.end(net, server, database);
+        let span = window.end(net);
         self.is_closed_loop = false;
         let received = self.received;
         self.drain(net)?;
-        let note = generator_note(what, &span, &histogram(), &self.latency).or_else(|| idle_note(what, &span, server));
+        let note = generator_note(what, &span, &histogram(), &self.latency).or_else(|| idle_note(what, &span, watched));
         let lost = self.sent - self.arrived_of_sent;
         Ok(Outcome { span, received, lost, latency: self.latency.clone(), what: what.to_owned(), note })
     }
@@ -229,13 +227,79 @@ impl Handler for Load {
 }
 
 /// What the reader must know when a server that should have been saturated had time left.
-fn idle_note(what: &str, span: &Span, server: &Server) -> Option<String> {
-    let share = span.server.cpu_seconds / span.seconds / server.entry.cores as f64;
+fn idle_note(what: &str, span: &Span, watched: Watched<'_>) -> Option<String> {
+    let share = span.server.cpu_seconds / span.seconds / watched.cores as f64;
     let percent = share * 100.0;
-    let is_alone = server.entry.cores == 1;
+    let is_alone = watched.cores == 1;
     (is_alone && share < BUSY_SHARE_MIN).then(|| format!("{what}: the server used only {percent:.0} % of its cores"))
 }
 
 fn nanos(seconds: f64) -> Nanos {
     (seconds * SECOND as f64) as Nanos
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::crowd;
+    use crate::latency::percentile_ms;
+    use crate::net::{Dial, STAMP_LENGTH, Speaks};
+
+    const RECORD: usize = 2 + STAMP_LENGTH;
+    const STALL: Duration = Duration::from_secs(1);
+
+    /// Echoes records on one connection; before the one of this number it stalls once.
+    fn echo(stalls_before: u64) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut record = [0; RECORD];
+            for number in 0_u64.. {
+                if stream.read_exact(&mut record).is_err() {
+                    return;
+                }
+                if number == stalls_before {
+                    crate::clock::pause(STALL);
+                }
+                let _ = stream.write_all(&record);
+            }
+        });
+        port
+    }
+
+    fn load_on(net: &mut Net, port: u16) -> Load {
+        let dial = |tag| Dial { port, speaks: Speaks::Records(RECORD), offers_deflate: false, tag: tag as u32 };
+        let ids = crowd::open(net, 1, dial).unwrap();
+        Load::new(vec![Lane { from: ids[0], template: Template::new("t=", "") }], &[ids[0].tag], b"t=")
+    }
+
+    fn this_process() -> Watched<'static> {
+        Watched { pid: std::process::id(), cores: 1, database: None }
+    }
+
+    #[test]
+    fn a_stall_of_the_server_is_in_the_latency_of_all_that_was_due_meanwhile() {
+        let mut net = Net::new().unwrap();
+        let mut load = load_on(&mut net, echo(100));
+        let outcome = load.open_loop(&mut net, this_process(), 100.0, 2.0, "test").unwrap();
+        assert_eq!((outcome.latency.len(), outcome.lost), (200, 0));
+        // Half of the 200 were due within the stall, evenly: the tenth that waited longest waited for most of it.
+        assert!(percentile_ms(&outcome.latency, 90.0) > 700.0, "{:?}", outcome.latency);
+        assert!(percentile_ms(&outcome.latency, 70.0) > 300.0, "{:?}", outcome.latency);
+    }
+
+    #[test]
+    fn a_closed_loop_counts_what_arrives_in_its_window() {
+        let mut net = Net::new().unwrap();
+        let mut load = load_on(&mut net, echo(u64::MAX));
+        let outcome = load.closed_loop(&mut net, this_process(), 2, 0.2, "test").unwrap();
+        assert!(outcome.received > 0 && outcome.lost == 0);
+        assert!(outcome.latency.len() >= outcome.received, "{} {}", outcome.latency.len(), outcome.received);
+    }
 }

@@ -7,7 +7,6 @@ use crate::clock::{Nanos, SECOND, now};
 use crate::database::Postgres;
 use crate::latency::percentile_ms;
 use crate::net::{Net, Traffic};
-use crate::process::Server;
 use crate::sample::{Spent, Usage, own_cpu_seconds};
 
 /// Share of its core above which the generator was the bottleneck.
@@ -17,8 +16,24 @@ const LATENESS_MS_FINE: f64 = 1.0;
 /// Above that, the share of the p99 latency that lateness may be.
 const LATENESS_SHARE_MAX: f64 = 0.1;
 
+/// The process that a window is about, and the database that works for it.
+#[derive(Debug, Clone, Copy)]
+pub struct Watched<'a> {
+    pub pid: u32,
+    /// Cores it is pinned to.
+    pub cores: usize,
+    pub database: Option<&'a Postgres>,
+}
+
+impl Watched<'_> {
+    fn usage(&self) -> (Usage, Usage) {
+        (Usage::of(self.pid), self.database.map(Postgres::usage).unwrap_or_default())
+    }
+}
+
 /// A window that has begun.
-pub struct Window {
+pub struct Window<'a> {
+    watched: Watched<'a>,
     from: Nanos,
     server: Usage,
     database: Usage,
@@ -39,32 +54,24 @@ pub struct Span {
     pub traffic: Traffic,
 }
 
-impl Window {
+impl<'a> Window<'a> {
     /// Begins now; the generator's lateness is counted from here.
-    pub fn begin(net: &mut Net, server: &Server, postgres: Option<&Postgres>) -> Self {
+    pub fn begin(net: &mut Net, watched: Watched<'a>) -> Self {
         net.lateness.reset();
-        let database = postgres.map(Postgres::usage).unwrap_or_default();
-        Self { from: now(), server: server.usage(), database, generator: own_cpu_seconds(), traffic: net.traffic }
+        let (server, database) = watched.usage();
+        Self { watched, from: now(), server, database, generator: own_cpu_seconds(), traffic: net.traffic }
     }
 
-    pub fn from(&self) -> Nanos {
-        self.from
-    }
-
-    pub fn end(&self, net: &Net, server: &Server, postgres: Option<&Postgres>) -> Span {
+    pub fn end(&self, net: &Net) -> Span {
         let seconds = (now() - self.from) as f64 / SECOND as f64;
         let generator = own_cpu_seconds() - self.generator;
-        let database = postgres.map(|postgres| postgres.usage().since(&self.database)).unwrap_or_default();
+        let (server, database) = self.watched.usage();
         Span {
             seconds,
-            server: server.usage().since(&self.server),
-            database_cpu_seconds: database.cpu_seconds,
+            server: server.since(&self.server),
+            database_cpu_seconds: database.since(&self.database).cpu_seconds,
             generator_cpu_share: generator / seconds,
-            traffic: Traffic {
-                bytes_in: net.traffic.bytes_in - self.traffic.bytes_in,
-                bytes_out: net.traffic.bytes_out - self.traffic.bytes_out,
-                heartbeats: net.traffic.heartbeats - self.traffic.heartbeats,
-            },
+            traffic: net.traffic.since(&self.traffic),
         }
     }
 }

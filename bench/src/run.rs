@@ -10,6 +10,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::database::Postgres;
 use crate::install;
 use crate::machine::{Machine, commit, date};
+use crate::measure::Watched;
 use crate::plot;
 use crate::process::{Cores, Server};
 use crate::progress::Progress;
@@ -77,9 +78,10 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// The database of this server, to be sampled.
-    pub fn database_of(&self, server: &Server) -> Option<&Postgres> {
-        self.postgres.as_ref().filter(|_| server.entry.database == Database::Postgres)
+    /// What windows of this server sample.
+    pub fn watch(&self, server: &Server) -> Watched<'_> {
+        let database = self.postgres.as_ref().filter(|_| server.entry.database == Database::Postgres);
+        Watched { pid: server.pid(), cores: server.entry.cores, database }
     }
 }
 

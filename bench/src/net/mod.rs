@@ -125,6 +125,16 @@ pub struct Traffic {
     pub heartbeats: u64,
 }
 
+impl Traffic {
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            bytes_in: self.bytes_in - earlier.bytes_in,
+            bytes_out: self.bytes_out - earlier.bytes_out,
+            heartbeats: self.heartbeats - earlier.heartbeats,
+        }
+    }
+}
+
 /// One slot: its generation, and the connection while there is one.
 type Slot = (u32, Option<Connection>);
 
@@ -252,7 +262,7 @@ impl Net {
     /// Calls [`Handler::timer`] with `key` so much later.
     pub fn after(&mut self, delay: Nanos, key: u64) {
         self.timers_made += 1;
-        self.timers.push(Reverse((now() + delay, self.timers_made, key)));
+        self.timers.push(Reverse((now() + delay.max(1), self.timers_made, key)));
     }
 
     /// Connections that are not gone.
@@ -282,9 +292,11 @@ impl Net {
         }
     }
 
+    /// What is due now; what is set for at once meanwhile comes after a look at the sockets.
     fn fire(&mut self, handler: &mut impl Handler) {
+        let time = now();
         while let Some(Reverse((due, ..))) = self.timers.peek()
-            && *due <= now()
+            && *due <= time
         {
             let Some(Reverse((.., key))) = self.timers.pop() else { break };
             handler.timer(self, key);

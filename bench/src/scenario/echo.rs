@@ -75,7 +75,7 @@ impl Scenario for Echo {
         let tags: Vec<u32> = ids.iter().map(|id| id.tag).collect();
         let mut load = Load::new(lanes, &tags, MARK.as_bytes());
         let mut measured = Measured::default();
-        let watched = (&*server, None);
+        let watched = bench.watch(server);
 
         bench.progress.at("saturation");
         let most = load.closed_loop(&mut net, watched, IN_FLIGHT, bench.seconds, "saturation")?;

@@ -106,7 +106,7 @@ impl Scenario for Relay {
             measured.note("does not agree to permessage-deflate");
         }
         let mut load = load_of(&calls);
-        let watched = (&*server, bench.database_of(server));
+        let watched = bench.watch(server);
 
         bench.progress.at("saturation");
         let most = load.closed_loop(&mut net, watched, IN_FLIGHT, bench.seconds, "saturation")?;
