@@ -48,7 +48,7 @@ pub fn dial(port: u16, account: &Account, offers_deflate: bool, tag: usize) -> D
     Dial { port, speaks: Speaks::SocketIo(Some(account.token.clone())), offers_deflate, tag: tag as u32 }
 }
 
-/// Makes so many accounts.
+/// Makes so many accounts, by the route that guests use.
 pub fn sign_up(net: &mut Net, port: u16, count: usize) -> Result<Vec<Account>, String> {
     let mut signing = SignUps { wanted: count, asked: 0, accounts: Vec::with_capacity(count), failure: None };
     let mut ids = Vec::new();
@@ -69,11 +69,12 @@ pub fn open(net: &mut Net, count: usize, dial: impl Fn(usize) -> Dial) -> Result
     open_until(net, count, dial, None)
 }
 
+/// As many at a time as any server's backlog takes; a connection counts once it hears `awaited`, if that is given.
 fn open_until(
     net: &mut Net,
     count: usize,
     dial: impl Fn(usize) -> Dial,
-    awaited: Option<&dyn Fn(&[u8]) -> bool>,
+    awaited: Option<&'static str>,
 ) -> Result<Vec<Id>, String> {
     let mut opening = Opening { dial, awaited, dialled: 0, ids: vec![None; count], ready: 0, failure: None };
     for _ in 0..CONNECTIONS_AT_ONCE {
@@ -85,13 +86,13 @@ fn open_until(
     Ok(opening.ids.into_iter().flatten().collect())
 }
 
-/// Connects and authenticates them, in their order.
+/// Connects and authenticates them, in their order. A connection's tag is its account's place.
 pub fn connect(net: &mut Net, port: u16, accounts: &[Account], offers_deflate: bool) -> Result<Vec<Id>, String> {
-    let is_bound = |message: &[u8]| event_name(message) == "auth:success";
-    open_until(net, accounts.len(), |tag| dial(port, &accounts[tag], offers_deflate, tag), Some(&is_bound))
+    open_until(net, accounts.len(), |tag| dial(port, &accounts[tag], offers_deflate, tag), Some("auth:success"))
 }
 
-/// Connects them and has each even one call the next, for half an hour.
+/// Connects them and has each even one call the next, for half an hour; both join the room, and have been told that the
+/// server has handled that.
 pub fn call(net: &mut Net, port: u16, accounts: &[Account], offers_deflate: bool) -> Result<Vec<Call>, String> {
     let pairs = (0..accounts.len() / 2).map(|_| Pair::default()).collect();
     let mut calls = Calls { port, accounts, offers_deflate, begun: 0, pairs, done: 0, failure: None };
@@ -122,6 +123,7 @@ fn patiently<H: Handler>(
     }
 }
 
+/// Accounts that are being made, one request under way per connection.
 struct SignUps {
     wanted: usize,
     asked: usize,
@@ -163,17 +165,17 @@ impl Handler for SignUps {
 }
 
 /// Connections that are opened one after the other, so many at a time.
-struct Opening<'a, D> {
+struct Opening<D> {
     dial: D,
-    /// The message that makes a connection count; none: its being open does.
-    awaited: Option<&'a dyn Fn(&[u8]) -> bool>,
+    /// The event that makes a connection count; none: its being open does.
+    awaited: Option<&'static str>,
     dialled: usize,
     ids: Vec<Option<Id>>,
     ready: usize,
     failure: Option<String>,
 }
 
-impl<D: Fn(usize) -> Dial> Opening<'_, D> {
+impl<D: Fn(usize) -> Dial> Opening<D> {
     fn dial_next(&mut self, net: &mut Net) {
         if self.dialled < self.ids.len() {
             if let Err(error) = net.open((self.dial)(self.dialled)) {
@@ -193,7 +195,7 @@ impl<D: Fn(usize) -> Dial> Opening<'_, D> {
     }
 }
 
-impl<D: Fn(usize) -> Dial> Handler for Opening<'_, D> {
+impl<D: Fn(usize) -> Dial> Handler for Opening<D> {
     fn opened(&mut self, net: &mut Net, id: Id) {
         if self.awaited.is_none() {
             self.ready(net, id);
@@ -201,7 +203,7 @@ impl<D: Fn(usize) -> Dial> Handler for Opening<'_, D> {
     }
 
     fn message(&mut self, net: &mut Net, id: Id, message: &[u8]) {
-        if self.awaited.is_some_and(|is_awaited| is_awaited(message)) {
+        if self.awaited == Some(event_name(message)) {
             self.ready(net, id);
         }
     }
@@ -238,6 +240,8 @@ struct Pair {
     room: String,
 }
 
+/// Pairs that are being brought into calls. Neither side of a new pair is there before one of those under way talks, so
+/// that a server which tells everybody everything has few to tell.
 struct Calls<'a> {
     port: u16,
     accounts: &'a [Account],

@@ -41,7 +41,7 @@ impl Postgres {
         Ok(format!("{server}/{name}"))
     }
 
-    /// Of all its processes.
+    /// Processor time of all its processes: one per connection, and those that write for them.
     pub fn usage(&self) -> Usage {
         let pid = fs::read_to_string(self.folder.join("data/postmaster.pid")).unwrap_or_default();
         pid.lines().next().and_then(|line| line.parse().ok()).map(Usage::of_family).unwrap_or_default()

@@ -20,7 +20,7 @@ const BUSY_SHARE_MIN: f64 = 0.9;
 /// When nothing has arrived for so long, nothing more is under way.
 const SETTLE: Nanos = 100 * MILLISECOND;
 
-/// Who sends what, and who then receives it.
+/// Who sends what.
 pub struct Lane {
     pub from: Id,
     pub template: Template,
@@ -31,7 +31,7 @@ pub struct Outcome {
     pub span: Span,
     /// Messages that arrived in the window.
     pub received: u64,
-    /// Messages of the window that never arrived.
+    /// Messages of the window that had not arrived when nothing more came; in the latency they count as `DRAIN`.
     pub lost: u64,
     /// From the intended time to the arrival, ns. Of a closed loop from the sending.
     pub latency: Histogram<u64>,
@@ -41,14 +41,18 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Arrivals per second of the window.
     pub fn per_second(&self) -> f64 {
         self.received as f64 / self.span.seconds
     }
 
+    /// Arrivals per second of the server's processor time: what it could do if it had a core to itself and nothing else
+    /// held it up.
     pub fn per_cpu_second(&self) -> f64 {
         self.received as f64 / self.span.server.cpu_seconds
     }
 
+    /// The same the other way round: the server's processor time for each, microseconds.
     pub fn cpu_micros_each(&self) -> f64 {
         self.span.server.cpu_seconds * 1e6 / self.received as f64
     }
@@ -169,6 +173,7 @@ impl Load {
         Ok(Outcome { span, received, lost, latency: self.latency.clone(), what: what.to_owned(), note })
     }
 
+    /// What is stamped from then until then counts.
     fn expect(&mut self, from: Nanos, until: Nanos) {
         (self.from, self.until) = (from, until);
         (self.sent, self.arrived_of_sent) = (0, 0);

@@ -76,6 +76,7 @@ fn main() -> ExitCode {
     }
 }
 
+/// Does what the command line says; gives what has failed while it was measured.
 fn start(arguments: &Arguments) -> Result<Vec<String>, String> {
     match arguments.scenario.as_str() {
         "list" => {
@@ -99,6 +100,7 @@ fn start(arguments: &Arguments) -> Result<Vec<String>, String> {
     }
 }
 
+/// What the command line asks of one scenario.
 fn options(arguments: &Arguments, listed: &Listed) -> Result<Options, String> {
     let found = |names: &Vec<String>| names.iter().map(|name| servers::find(name)).collect::<Result<Vec<_>, _>>();
     let out = arguments.out.as_ref().map(|folder| match arguments.scenario.as_str() {

@@ -52,6 +52,7 @@ pub fn draw(report: &Report, folder: &Path) -> Result<Vec<String>, String> {
     Ok(names)
 }
 
+/// A server keeps its colour in all plots of a report.
 fn color(report: &Report, server: &str) -> RGBColor {
     let mut servers: Vec<&str> = Vec::new();
     for row in &report.rows {
@@ -66,6 +67,7 @@ fn write<'a>(area: &Area<'a>, text: &str, at: (i32, i32), size: f64) -> Result<(
     area.draw(&Text::new(text.to_owned(), at, ("sans-serif", size).into_font().color(&TEXT)))
 }
 
+/// A bar per case and server, as long as the median; whiskers to the least and the most of its rounds.
 fn bars<'a>(report: &Report, metric: &Metric, file: &'a Path) -> Result<(), Failed<'a>> {
     let cases = report.cases();
     let height = HEAD + cases.len() as i32 * LINE + report.rows.len() as i32 * LINE;

@@ -15,7 +15,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use crate::clock::{MILLISECOND, SECOND, now, pause};
 use crate::database::Postgres;
 use crate::install;
-use crate::sample::{Memory, Usage};
+use crate::sample::Memory;
 use crate::servers::{DUET_ARGUMENTS, Database, Entry, Job};
 
 const START: u64 = 20 * SECOND;
@@ -74,7 +74,17 @@ pub struct Server {
     pub entry: &'static Entry,
     pub port: u16,
     child: Child,
+    launch: Launch,
+}
+
+/// What it takes to start it, again on the same data.
+#[derive(Debug)]
+struct Launch {
     folder: PathBuf,
+    cores: Cores,
+    database_url: Option<String>,
+    /// Further arguments.
+    extra: Vec<String>,
 }
 
 impl Server {
@@ -87,36 +97,37 @@ impl Server {
         folder: PathBuf,
         cores: &Cores,
         postgres: Option<&Postgres>,
-        extra: &[String],
+        extra: Vec<String>,
     ) -> Result<Self, String> {
-        let why = |error: io::Error| format!("{}: {error}", entry.name);
-        fs::create_dir_all(&folder).map_err(why)?;
-        let port = free_port().map_err(why)?;
-        let mut command = command(entry, port, &folder);
-        if entry.database == Database::Postgres {
-            command.env("DATABASE_URL", postgres.ok_or("a Postgres is needed")?.fresh_database()?);
-        }
-        if entry.is_duet() {
-            command.args(extra);
-        }
-        let log = File::create(folder.join("log")).map_err(why)?;
-        command.stdin(Stdio::null()).stdout(log.try_clone().map_err(why)?).stderr(log);
-        Cores::pin(cores.server(entry.cores)).map_err(why)?;
-        let child = command.spawn();
-        Cores::pin(cores.generator()).map_err(why)?;
-        let mut server = Self { entry, port, child: child.map_err(why)?, folder };
+        let database_url = match entry.database {
+            Database::Postgres => Some(postgres.ok_or("a Postgres is needed")?.fresh_database()?),
+            Database::None => None,
+        };
+        fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
+        let launch = Launch { folder, cores: cores.clone(), database_url, extra };
+        let port = free_port().map_err(|error| error.to_string())?;
+        let child = launch.spawn(entry, port)?;
+        let mut server = Self { entry, port, child, launch };
         server.wait_until_it_serves()?;
         Ok(server)
     }
 
+    /// Ends it and starts it again on its data and port: nothing is in its memory.
+    ///
+    /// # Errors
+    /// As for `start`.
+    pub fn restart(&mut self) -> Result<(), String> {
+        self.stop();
+        self.child = self.launch.spawn(self.entry, self.port)?;
+        self.wait_until_it_serves()
+    }
+
+    /// Of the process that serves now; `restart` changes it.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    pub fn usage(&self) -> Usage {
-        Usage::of(self.pid())
-    }
-
+    /// As it is now.
     pub fn memory(&self) -> Memory {
         Memory::of(self.pid())
     }
@@ -140,11 +151,12 @@ impl Server {
 
     /// The end of its log.
     pub fn log(&self) -> String {
-        let text = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+        let text = fs::read_to_string(self.launch.folder.join("log")).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
     }
 
+    /// A product serves when it says so itself; an echo when it can be connected to.
     fn wait_until_it_serves(&mut self) -> Result<(), String> {
         let deadline = now() + START;
         while now() < deadline && self.is_alive() {
@@ -161,16 +173,8 @@ impl Server {
         Err(format!("{} {how}; it printed:\n{}", self.entry.name, self.log()))
     }
 
-    fn signal(&self, signal: Signal) {
-        if let Some(pid) = Pid::from_raw(self.pid() as i32) {
-            let _ = kill_process(pid, signal);
-        }
-    }
-}
-
-impl Drop for Server {
-    /// Asks it to end, kills it if it does not, and takes its data away.
-    fn drop(&mut self) {
+    /// Asks it to end, and kills it if it does not.
+    fn stop(&mut self) {
         if self.is_alive() {
             self.signal(Signal::TERM);
         }
@@ -182,7 +186,37 @@ impl Drop for Server {
             self.signal(Signal::KILL);
             let _ = self.child.wait();
         }
-        let _ = fs::remove_dir_all(&self.folder);
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(pid) = Pid::from_raw(self.pid() as i32) {
+            let _ = kill_process(pid, signal);
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
+        let _ = fs::remove_dir_all(&self.launch.folder);
+    }
+}
+
+impl Launch {
+    /// Affinity is inherited: this thread takes the server's cores for as long as it starts it.
+    fn spawn(&self, entry: &Entry, port: u16) -> Result<Child, String> {
+        let why = |error: io::Error| format!("{}: {error}", entry.name);
+        let mut command = command(entry, port, &self.folder);
+        command.envs(self.database_url.iter().map(|url| ("DATABASE_URL", url)));
+        if entry.is_duet() {
+            command.args(&self.extra);
+        }
+        let log = File::create(self.folder.join("log")).map_err(why)?;
+        command.stdin(Stdio::null()).stdout(log.try_clone().map_err(why)?).stderr(log);
+        Cores::pin(self.cores.server(entry.cores)).map_err(why)?;
+        let child = command.spawn();
+        Cores::pin(self.cores.generator()).map_err(why)?;
+        child.map_err(why)
     }
 }
 

@@ -32,6 +32,7 @@ pub struct Metric {
 }
 
 impl Metric {
+    /// Shown in the table only.
     pub const fn new(key: &'static str, title: &'static str, unit: &'static str, digits: usize) -> Self {
         Self { key, title, unit, digits, is_compared: false, is_plotted: false }
     }
@@ -41,6 +42,7 @@ impl Metric {
         Self { is_compared: true, is_plotted: true, ..self }
     }
 
+    /// Plotted, for what the baseline has no part in.
     pub const fn plotted(self) -> Self {
         Self { is_plotted: true, ..self }
     }
@@ -55,12 +57,9 @@ pub struct Measured {
 }
 
 impl Measured {
+    /// A figure of this round.
     pub fn set(&mut self, metric: Metric, value: f64) {
         self.values.insert(metric.key, value);
-    }
-
-    pub fn get(&self, metric: Metric) -> Option<f64> {
-        self.values.get(metric.key).copied()
     }
 
     /// Times for the curve; of several rounds they are added up. ns.
@@ -142,10 +141,6 @@ impl Report {
         self.compare();
     }
 
-    pub fn row(&self, case: &str, server: &str) -> Option<&Row> {
-        self.rows.iter().find(|row| row.case == case && row.server == server)
-    }
-
     /// In the order in which they were measured.
     pub fn cases(&self) -> Vec<&str> {
         let mut cases: Vec<&str> = Vec::new();
@@ -157,6 +152,7 @@ impl Report {
         cases
     }
 
+    /// Every round that gave no figures, with its case and server.
     pub fn failures(&self) -> impl Iterator<Item = String> {
         self.rows
             .iter()
@@ -169,6 +165,7 @@ impl Report {
         fs::write(file, json)
     }
 
+    /// Ratios anew, of every row to the baseline's in the same case.
     fn compare(&mut self) {
         let Some(baseline) = self.baseline else { return };
         let bases: Vec<Row> = self.rows.iter().filter(|row| row.server == baseline).cloned().collect();
@@ -241,6 +238,10 @@ mod tests {
         }
     }
 
+    fn row<'a>(report: &'a Report, case: &str, server: &str) -> &'a Row {
+        report.rows.iter().find(|row| row.case == case && row.server == server).unwrap()
+    }
+
     fn rate(value: f64) -> Result<Measured, String> {
         let mut measured = Measured::default();
         measured.set(RATE, value);
@@ -263,7 +264,7 @@ mod tests {
             report.add("a", "node", rate(value));
         }
         report.add("b", "duet-uring", rate(7.0));
-        let ratio = |case, server| report.row(case, server).unwrap().summary["rate"].ratio;
+        let ratio = |case, server| row(&report, case, server).summary["rate"].ratio;
         assert_eq!(ratio("a", "duet-uring"), Some(4.0));
         assert_eq!(ratio("a", "node"), Some(1.0));
         assert_eq!(ratio("b", "duet-uring"), None);
@@ -274,7 +275,7 @@ mod tests {
         let mut report = report();
         report.add("a", "node", rate(5.0));
         report.add("a", "node", Err("it ended".to_owned()));
-        assert_eq!(report.row("a", "node").unwrap().summary["rate"].median, 5.0);
+        assert_eq!(row(&report, "a", "node").summary["rate"].median, 5.0);
         assert_eq!(report.failures().collect::<Vec<_>>(), ["a, node: it ended"]);
     }
 

@@ -40,6 +40,7 @@ pub trait Scenario {
     /// One set of circumstances; its text names it in the results.
     type Case: Display;
 
+    /// On the command line, and the folder of its results.
     const NAME: &'static str;
     /// One sentence or two for `list` and the results.
     const ABOUT: &'static str;
@@ -47,11 +48,14 @@ pub trait Scenario {
     const SERVERS: &'static [&'static str];
     /// The same with `--quick`.
     const QUICK_SERVERS: &'static [&'static str] = &["duet-uring"];
+    /// Whose multiples are shown, if it is measured and no other is asked for.
     const BASELINE: &'static str;
+    /// In the order of the table's columns.
     const METRICS: &'static [Metric];
     /// Length of a window, seconds, unless told otherwise.
     const SECONDS: f64 = 5.0;
 
+    /// Measured one after the other, the servers taking turns within each.
     fn cases(&self, options: &Options) -> Vec<Self::Case>;
 
     /// Further arguments of duet in this case.
@@ -68,11 +72,13 @@ pub trait Scenario {
 
 /// What a measurement may use besides its server.
 pub struct Bench {
+    /// What the command line asked for.
     pub options: Options,
     /// Length of a window, seconds.
     pub seconds: f64,
     pub cores: Cores,
     pub postgres: Option<Postgres>,
+    /// To say what a measurement is at.
     pub progress: Progress,
     folder: TemporaryFolder,
 }
@@ -121,6 +127,7 @@ pub fn run<S: Scenario>(scenario: &S, options: Options) -> Result<Vec<String>, S
     Ok(report.failures().collect())
 }
 
+/// One server, from its start to its end. What goes wrong with it is its own failure, and not the run's.
 fn measure_one<S: Scenario>(
     scenario: &S,
     bench: &Bench,
@@ -129,7 +136,7 @@ fn measure_one<S: Scenario>(
 ) -> Result<Measured, String> {
     let folder = bench.folder.path().join("server");
     let extra = scenario.duet_arguments(case);
-    let mut server = Server::start(entry, folder, &bench.cores, bench.postgres.as_ref(), &extra)?;
+    let mut server = Server::start(entry, folder, &bench.cores, bench.postgres.as_ref(), extra)?;
     let mut measured = scenario.measure(bench, case, &mut server)?;
     if !server.is_alive() {
         return Err(format!("it ended while it was measured; it printed:\n{}", server.log()));
@@ -140,6 +147,7 @@ fn measure_one<S: Scenario>(
     Ok(measured)
 }
 
+/// Those that were named, or the scenario's own.
 fn servers_of<S: Scenario>(options: &Options) -> Result<Vec<&'static Entry>, String> {
     if let Some(servers) = &options.servers {
         return Ok(servers.clone());
@@ -171,6 +179,7 @@ fn report_of<S: Scenario>(options: &Options, servers: &[&'static Entry], cores: 
     }
 }
 
+/// All files anew, after each case: what was measured is there if the run is stopped.
 fn write(report: &Report, folder: &std::path::Path) -> Result<(), String> {
     let text = |error: std::io::Error| format!("{}: {error}", folder.display());
     report.write(&folder.join("results.json")).map_err(text)?;

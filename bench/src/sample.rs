@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 
 /// Bytes of a page, as /proc/net/sockstat counts.
 const PAGE_BYTES: u64 = 4096;
@@ -104,8 +105,13 @@ pub struct Memory {
     pub proportional: u64,
     /// Resident and nobody else's.
     pub private: u64,
-    /// The most that was ever resident.
+    /// The most that was resident since the process began, or since `forget_peak`.
     pub peak: u64,
+}
+
+/// Lets the process's peak begin anew.
+pub fn forget_peak(pid: u32) -> io::Result<()> {
+    fs::write(format!("/proc/{pid}/clear_refs"), "5")
 }
 
 impl Memory {

@@ -33,6 +33,7 @@ pub fn markdown(report: &Report) -> String {
     text
 }
 
+/// Columns without a figure in this case are left out.
 fn table(report: &Report, rows: &[&Row]) -> String {
     let has = |metric: &&Metric| rows.iter().any(|row| row.summary.contains_key(metric.key));
     let metrics: Vec<&Metric> = report.metrics.iter().filter(has).collect();
@@ -53,6 +54,7 @@ fn table(report: &Report, rows: &[&Row]) -> String {
     text
 }
 
+/// The median, the ends if they differ, the multiple if the metric is compared.
 fn cell(metric: &Metric, summary: &Summary) -> String {
     let show = |value| number(value, metric.digits);
     let mut text = show(summary.median);

@@ -16,11 +16,6 @@ pub fn target() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |folder| root().join(folder))
 }
 
-/// The target folder of `bench/peers/rust`, a workspace of its own.
-pub fn peers_target() -> PathBuf {
-    target().join("peers")
-}
-
 /// A folder that goes when this does. The user that Postgres runs as may pass through it.
 #[derive(Debug)]
 pub struct TemporaryFolder(PathBuf);

@@ -121,10 +121,6 @@ impl Connection {
         false
     }
 
-    pub fn is_open(&self) -> bool {
-        self.phase == Phase::Open
-    }
-
     /// What `bytes` start with, and how many of them that took; `None` while it is not whole.
     pub fn next<'a>(
         &mut self,
@@ -145,6 +141,7 @@ impl Connection {
         }
     }
 
+    /// The answer to the upgrade.
     fn upgrade<'a>(&mut self, bytes: &[u8]) -> Result<Option<(usize, Item<'a>)>, Failure> {
         let Some(agreed) = http::decode_upgrade(bytes)? else { return Ok(None) };
         self.deflates = agreed.deflates;
@@ -155,6 +152,7 @@ impl Connection {
         Ok(Some((agreed.length, if is_open { Item::Opened } else { Item::Nothing })))
     }
 
+    /// One frame: control frames are answered, messages in fragments gathered, compressed ones inflated.
     fn frame<'a>(
         &mut self,
         bytes: &'a [u8],

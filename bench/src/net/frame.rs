@@ -74,6 +74,7 @@ pub fn encode(out: &mut Vec<u8>, masks: &mut Masks, opcode: OpCode, is_compresse
 pub const TEXT: OpCode = OpCode::Data(Data::Text);
 pub const PONG: OpCode = OpCode::Control(Control::Pong);
 
+/// RFC 6455 5.3; in words, so that the compiler makes vectors of it.
 fn apply_mask(payload: &mut [u8], mask: [u8; 4]) {
     let mut words = payload.chunks_exact_mut(4);
     for word in &mut words {

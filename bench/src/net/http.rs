@@ -22,16 +22,9 @@ pub struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    pub fn get(path: &'a str) -> Self {
-        Self { method: "GET", path, ..Self::default() }
-    }
-
+    /// JSON to a route.
     pub fn post(path: &'a str, body: &'a str) -> Self {
         Self { method: "POST", path, body: Some(body), ..Self::default() }
-    }
-
-    pub fn with_token(self, token: &'a str) -> Self {
-        Self { token: Some(token), ..self }
     }
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
@@ -146,6 +139,7 @@ fn decode_chunks(bytes: &[u8], body: &mut Vec<u8>) -> Result<Option<usize>, Fail
     }
 }
 
+/// The head's length; `None` while it is not whole.
 fn parsed(status: httparse::Result<usize>) -> Result<Option<usize>, Failure> {
     match status {
         Ok(httparse::Status::Complete(length)) => Ok(Some(length)),

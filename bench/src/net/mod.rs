@@ -57,7 +57,7 @@ pub struct Id {
     pub tag: u32,
 }
 
-/// A connection to be opened to 127.0.0.1.
+/// A connection to be opened to 127.0.0.1. Its source is an address of 127.0.0.0/8 that the generator chooses.
 #[derive(Debug, Clone)]
 pub struct Dial {
     pub port: u16,
@@ -139,6 +139,8 @@ impl Traffic {
 type Slot = (u32, Option<Connection>);
 
 /// The connections and what they wait for.
+///
+/// `epoll` is edge-triggered: every connection is registered once, for everything.
 pub struct Net {
     epoll: OwnedFd,
     slots: Vec<Slot>,
@@ -250,10 +252,6 @@ impl Net {
         }
     }
 
-    pub fn is_open(&mut self, id: Id) -> bool {
-        live(&mut self.slots, id).is_some_and(|connection| connection.is_open())
-    }
-
     /// Whether permessage-deflate was agreed on.
     pub fn deflates(&mut self, id: Id) -> bool {
         live(&mut self.slots, id).is_some_and(|connection| connection.deflates)
@@ -263,11 +261,6 @@ impl Net {
     pub fn after(&mut self, delay: Nanos, key: u64) {
         self.timers_made += 1;
         self.timers.push(Reverse((now() + delay.max(1), self.timers_made, key)));
-    }
-
-    /// Connections that are not gone.
-    pub fn connection_count(&self) -> usize {
-        self.slots.len() - self.free.len()
     }
 
     /// Hands everything that happens to the handler until it is done, or until then. Says whether it is done.
@@ -303,6 +296,7 @@ impl Net {
         }
     }
 
+    /// Sends what is due, each in a write of its own, as clients would; more than `DUE_AT_ONCE` wait for the next turn.
     fn send_due(&mut self, handler: &mut impl Handler) {
         for _ in 0..DUE_AT_ONCE {
             let Some((number, intended)) = self.schedule.as_mut().and_then(|schedule| schedule.due(now())) else {
@@ -314,6 +308,7 @@ impl Net {
         }
     }
 
+    /// Waits for readiness, at most so long, and deals with it.
     fn wait(&mut self, handler: &mut impl Handler, nanos: Nanos) -> io::Result<()> {
         let timeout = Timespec { tv_sec: (nanos / 1_000_000_000) as i64, tv_nsec: (nanos % 1_000_000_000) as i64 };
         let mut events = mem::take(&mut self.events);
@@ -330,6 +325,7 @@ impl Net {
         Ok(())
     }
 
+    /// One connection is connected, readable, writable or at its end.
     fn ready(&mut self, handler: &mut impl Handler, slot: u32, generation: u32, flags: epoll::EventFlags) {
         let Some(connection) = at(&mut self.slots, slot, generation) else { return };
         let id = connection.id;
@@ -403,6 +399,7 @@ impl Net {
         self.scratch = scratch;
     }
 
+    /// Hands one item on. Whatever the connection has answered by itself is written in the same go.
     fn hand(&mut self, handler: &mut impl Handler, id: Id, item: &Item<'_>) {
         match item {
             Item::Nothing => {}
@@ -426,6 +423,8 @@ impl Net {
     }
 
     /// Writes what has been sent. What the kernel does not take waits for its word.
+    ///
+    /// Connections that break by that are told of last, when all others have been written to.
     fn flush(&mut self, handler: &mut impl Handler) {
         let mut dirty = mem::take(&mut self.dirty);
         for slot in dirty.drain(..) {
@@ -442,6 +441,7 @@ impl Net {
         }
     }
 
+    /// Forgets a connection and tells the scenario.
     fn fail(&mut self, handler: &mut impl Handler, id: Id, failure: Failure) {
         self.remove(id);
         handler.closed(self, id, failure);

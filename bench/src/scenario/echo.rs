@@ -18,10 +18,13 @@ const MARK: &str = "t=";
 /// In flight at saturation, on each connection: one, for what comes in heaps is cheaper than it is in life.
 const IN_FLIGHT: usize = 1;
 
+/// Each connection sends again as soon as its message is back.
 const SATURATION: Metric = Metric::new("saturation", "Messages at saturation", "/s", 0).compared();
 const SATURATION_SHARE: Metric = Metric::new("saturation-cpu", "Server's core then", "%", 0);
+/// What saturation would be if the server had all of its core, and the generator were no limit.
 const SATURATION_EACH: Metric =
     Metric::new("saturation-per-cpu-second", "Messages per server CPU second then", "", 0).compared();
+/// With a little to do at a time, as in life: heaps are cheaper.
 const FIXED_EACH: Metric = Metric::new("fixed-per-cpu-second", "The same at the fixed rate", "", 0).compared();
 const FIXED_P50: Metric = Metric::new("fixed-p50", "p50 there", "ms", 3);
 const FIXED_P99: Metric = Metric::new("fixed-p99", "p99 there", "ms", 3);
@@ -48,7 +51,7 @@ impl Scenario for Echo {
                                  compression; the floors are TCP alone.";
     const SERVERS: &'static [&'static str] =
         &["duet-echo-uring", "duet-echo-epoll", "ws", "tokio-ws", "uwebsockets", "epoll-floor", "uring-floor"];
-    const QUICK_SERVERS: &'static [&'static str] = &["duet-echo-uring"];
+    const QUICK_SERVERS: &'static [&'static str] = &["duet-echo-uring", "ws", "epoll-floor"];
     const BASELINE: &'static str = "ws";
     const METRICS: &'static [Metric] =
         &[SATURATION, SATURATION_SHARE, SATURATION_EACH, FIXED_EACH, FIXED_P50, FIXED_P99];

@@ -21,10 +21,13 @@ const IN_FLIGHT: usize = 1;
 /// A fixed rate above this share of the saturation is not measured: what it would show is a queue that grows.
 const RATE_SHARE_MAX: f64 = 0.9;
 
+/// Each client sends again as soon as its partner's signal has come.
 const SATURATION: Metric = Metric::new("saturation", "Signals at saturation", "/s", 0).compared();
 const SATURATION_SHARE: Metric = Metric::new("saturation-cpu", "Server's processors then", "%", 0);
+/// What a core of the server's own could relay.
 const SATURATION_EACH: Metric =
     Metric::new("saturation-per-cpu-second", "Signals per server CPU second then", "", 0).compared();
+/// Latency is compared where each server is at ease with its load: at half of what it can do itself.
 const HALF_P50: Metric = Metric::new("half-p50", "p50 at half of it", "ms", 3);
 const HALF_P95: Metric = Metric::new("half-p95", "p95 there", "ms", 3);
 const HALF_P99: Metric = Metric::new("half-p99", "p99 there", "ms", 3).plotted();
