@@ -11,7 +11,7 @@ CREATE TABLE IF NOT EXISTS users (
     timer_total_seconds bigint NOT NULL DEFAULT 0,
     session_count bigint NOT NULL DEFAULT 0,
     last_sessions jsonb NOT NULL DEFAULT '[]',
-    paid_status text NOT NULL DEFAULT 'unpaid',
+    paid_status text NOT NULL DEFAULT 'paid',
     created_at bigint NOT NULL
 );
 CREATE TABLE IF NOT EXISTS sessions (

@@ -80,8 +80,8 @@ export function routes(presence, connections) {
       targetUser: null,
       targetOnline: false,
       referralCode: null,
-      paidStatus: "unpaid",
-      requiresPayment: true,
+      paidStatus: "paid",
+      requiresPayment: false,
     });
   }));
 
