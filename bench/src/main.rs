@@ -5,6 +5,7 @@
 //!
 //! One thread does everything, on a core of its own: what is measured has the others.
 
+mod browser;
 mod clock;
 mod crowd;
 mod database;
@@ -23,6 +24,7 @@ mod sample;
 mod scenario;
 mod servers;
 mod table;
+mod tally;
 mod tree;
 
 use std::path::PathBuf;

@@ -8,6 +8,7 @@
 
 mod echo;
 mod idle;
+mod mix;
 mod relay;
 mod storm;
 
@@ -26,5 +27,10 @@ const fn listed<S: Scenario + Default>() -> Listed {
 }
 
 /// In the order in which `all` runs them.
-pub const ALL: &[Listed] =
-    &[listed::<echo::Echo>(), listed::<relay::Relay>(), listed::<idle::Idle>(), listed::<storm::Storm>()];
+pub const ALL: &[Listed] = &[
+    listed::<echo::Echo>(),
+    listed::<relay::Relay>(),
+    listed::<mix::Mix>(),
+    listed::<idle::Idle>(),
+    listed::<storm::Storm>(),
+];
