@@ -40,7 +40,7 @@ use crate::scenario::{ALL, Listed};
 struct Arguments {
     /// A scenario, `all` of them, or `list` them
     scenario: String,
-    /// Servers to measure, comma-separated, instead of the scenario's own
+    /// Servers to measure, comma-separated, instead of the scenario's own; of `all` scenarios each takes those that it can
     #[arg(long, value_delimiter = ',')]
     servers: Option<Vec<String>>,
     /// Times that every case is measured on every server [default: 3, with --quick 1]
@@ -90,7 +90,14 @@ fn start(arguments: &Arguments) -> Result<Vec<String>, String> {
         "all" => {
             let mut failures = Vec::new();
             for listed in ALL {
-                failures.extend((listed.run)(options(arguments, listed)?)?);
+                let mut options = options(arguments, listed)?;
+                if let Some(servers) = &mut options.servers {
+                    servers.retain(|server| (listed.takes)(server));
+                    if servers.is_empty() {
+                        continue;
+                    }
+                }
+                failures.extend((listed.run)(options)?);
             }
             Ok(failures)
         }
