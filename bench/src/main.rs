@@ -26,6 +26,7 @@ mod servers;
 mod table;
 mod tally;
 mod tree;
+mod wrk;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

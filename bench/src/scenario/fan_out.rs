@@ -11,11 +11,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
-use hdrhistogram::Histogram;
-use serde_json::json;
-
 use crate::clock::{MILLISECOND, Nanos, SECOND, now};
-use crate::crowd::{self, Account, event_name};
+use crate::crowd::{self, event_name};
 use crate::latency::{histogram, percentile_ms};
 use crate::measure::{Span, Window, generator_note};
 use crate::net::{Dial, Failure, Handler, Id, Net, STAMP_LENGTH, Schedule, Speaks, Template, stamp_after};
@@ -23,6 +20,7 @@ use crate::process::Server;
 use crate::report::{Measured, Metric};
 use crate::run::{Bench, Options, Scenario};
 use crate::servers::{Entry, Job};
+use hdrhistogram::Histogram;
 
 /// Whoever comes or goes does nothing for so long.
 const SECONDS_APART: f64 = 4.0;
@@ -31,9 +29,6 @@ const WARM_UP: Nanos = SECOND;
 const DRAIN: Nanos = 10 * SECOND;
 /// When nothing has come for so long, nothing more is under way.
 const SETTLE: Nanos = 200 * MILLISECOND;
-/// People who join the queue before the next wait for their settling.
-const JOINS_AT_ONCE: usize = 64;
-const PATIENCE: Nanos = 180 * SECOND;
 /// How long a first change may take to reach somebody who does not look.
 const PROBE: Nanos = SECOND;
 /// As long as `42["queue:update",…]`.
@@ -155,14 +150,14 @@ impl Changes {
         let accounts = crowd::sign_up(net, port, case.people)?;
         let ids = crowd::connect(net, port, &accounts, offers_deflate)?;
         let (movers, watchers) = ids.split_at(case.movers());
-        join(net, &accounts, &movers[..1])?;
+        crowd::join_queue(net, &accounts, &movers[..1])?;
         let last = ids.last().ok_or("nobody is there")?.tag;
         let mut probe = Probe { tag: last, has_heard: false };
         net.run(&mut probe, now() + PROBE).map_err(|error| error.to_string())?;
         let joining: Vec<Id> = movers.iter().copied().step_by(2).skip(1).collect();
-        join(net, &accounts, &joining)?;
+        crowd::join_queue(net, &accounts, &joining)?;
         if !probe.has_heard {
-            join(net, &accounts, watchers)?;
+            crowd::join_queue(net, &accounts, watchers)?;
         }
         net.run(&mut Nothing, now() + SETTLE).map_err(|error| error.to_string())?;
         let places = accounts.into_iter().take(movers.len()).enumerate();
@@ -305,56 +300,6 @@ impl Handler for Telling {
 
     fn closed(&mut self, _net: &mut Net, _id: Id, _failure: Failure) {
         self.lost_connections += 1;
-    }
-}
-
-/// Has them join the queue, some at a time, and waits until the server has handled it.
-fn join(net: &mut Net, accounts: &[Account], ids: &[Id]) -> Result<(), String> {
-    let mut joining = Joining { accounts, ids, joined: 0, settled: 0, lost: None };
-    joining.join_next(net);
-    let is_done = net.run(&mut joining, now() + PATIENCE).map_err(|error| error.to_string())?;
-    if let Some(failure) = joining.lost {
-        return Err(format!("somebody who joined the queue was lost: {failure}"));
-    }
-    is_done.then_some(()).ok_or_else(|| format!("only {} of {} joined the queue", joining.settled, ids.len()))
-}
-
-struct Joining<'a> {
-    accounts: &'a [Account],
-    ids: &'a [Id],
-    joined: usize,
-    settled: usize,
-    lost: Option<Failure>,
-}
-
-impl Joining<'_> {
-    fn join_next(&mut self, net: &mut Net) {
-        let end = (self.joined + JOINS_AT_ONCE).min(self.ids.len());
-        for id in &self.ids[self.joined..end] {
-            net.emit(*id, "queue:join", "");
-            let token = json!({ "sessionToken": self.accounts[id.tag as usize].token });
-            net.emit(*id, "auth", &token.to_string());
-        }
-        self.joined = end;
-    }
-}
-
-impl Handler for Joining<'_> {
-    fn message(&mut self, net: &mut Net, _id: Id, message: &[u8]) {
-        if event_name(message) == "auth:success" {
-            self.settled += 1;
-            if self.settled == self.joined {
-                self.join_next(net);
-            }
-        }
-    }
-
-    fn closed(&mut self, _net: &mut Net, _id: Id, failure: Failure) {
-        self.lost = Some(failure);
-    }
-
-    fn is_done(&self) -> bool {
-        self.settled == self.ids.len() || self.lost.is_some()
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod echo;
 mod fan_out;
+mod http;
 mod idle;
 mod mix;
 mod relay;
@@ -41,6 +42,7 @@ pub const ALL: &[Listed] = &[
     listed::<relay::Relay>(),
     listed::<mix::Mix>(),
     listed::<fan_out::FanOut>(),
+    listed::<http::Http>(),
     listed::<idle::Idle>(),
     listed::<storm::Storm>(),
 ];
