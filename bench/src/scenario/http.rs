@@ -25,7 +25,7 @@ use crate::tally::{DEADLINE, Tally, success};
 use crate::wrk;
 
 const POLL: Nanos = 5 * SECOND;
-/// A window of polling is so many times longer than one of `wrk`.
+/// A window of polling is so many times longer than one of `wrk`, but not where the instrument alone is tried.
 const POLLING_WINDOWS: f64 = 5.0;
 /// Before a window, a server may take so long to finish what it is at.
 const CALM_MAX: Nanos = 20 * SECOND;
@@ -254,7 +254,8 @@ fn poll(
     bench.progress.at("everybody polls");
     let start = now();
     let from = start + POLL;
-    let until = from + (bench.seconds * POLLING_WINDOWS * SECOND as f64) as Nanos;
+    let windows = if bench.options.is_quick { 1.0 } else { POLLING_WINDOWS };
+    let until = from + (bench.seconds * windows * SECOND as f64) as Nanos;
     let browsers = Browsers::new(server.port, people, people.len(), Tally::new(from..until));
     let mut polling = Polling { browsers, ids, until, change_every, lost: 0 };
     let run = |net: &mut Net, polling: &mut Polling<'_>, until| {
