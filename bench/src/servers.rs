@@ -63,6 +63,10 @@ pub const DUET_ARGUMENTS: &[&str] = &[
 
 const URING: &[&str] = &["--runtime=uring", "--shards=1"];
 const EPOLL: &[&str] = &["--runtime=epoll", "--shards=1"];
+/// Without permessage-deflate, which browsers use for every message where a server agrees to it, and which not every peer
+/// has.
+const URING_PLAIN: &[&str] = &["--runtime=uring", "--shards=1", "--deflate-level=0"];
+const EPOLL_PLAIN: &[&str] = &["--runtime=epoll", "--shards=1", "--deflate-level=0"];
 const URING_2: &[&str] = &["--runtime=uring", "--shards=2"];
 const EPOLL_2: &[&str] = &["--runtime=epoll", "--shards=2"];
 /// The reference design refuses more than 1,200 connections; here it takes what comes.
@@ -73,6 +77,8 @@ const REFERENCE: &[(&str, &str)] =
 pub static SERVERS: &[Entry] = &[
     duet("duet-uring", URING, 1, Database::None),
     duet("duet-epoll", EPOLL, 1, Database::None),
+    duet("duet-uring-plain", URING_PLAIN, 1, Database::None),
+    duet("duet-epoll-plain", EPOLL_PLAIN, 1, Database::None),
     duet("duet-uring-2", URING_2, 2, Database::None),
     duet("duet-epoll-2", EPOLL_2, 2, Database::None),
     duet("duet-uring-pg", URING, 1, Database::Postgres),

@@ -11,13 +11,15 @@ pub fn markdown(report: &Report) -> String {
     let settings: Vec<String> = report.settings.iter().map(|(name, value)| format!("{name} {value}")).collect();
     let _ = writeln!(
         text,
-        "Commit {}, {}. {}, {} cores, {} MiB, Linux {}. {}. Medians of the rounds (least to most){}.",
+        "Commit {}, {}. {}, {} cores, {} MiB, Linux {}, Node {}, {}. {}. Medians of the rounds (least to most){}.",
         report.commit,
         report.date,
         machine.processor,
         machine.cores,
         machine.memory_mib,
         machine.kernel,
+        machine.node,
+        machine.rust,
         settings.join(", "),
         report.baseline.map(|name| format!("; × is the multiple of {name}'s")).unwrap_or_default(),
     );
