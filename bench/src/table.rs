@@ -26,10 +26,9 @@ pub fn markdown(report: &Report) -> String {
     for case in report.cases() {
         let rows: Vec<&Row> = report.rows.iter().filter(|row| row.case == case).collect();
         let _ = write!(text, "\n## {case}\n\n{}", table(report, &rows));
-        for row in rows {
-            for note in row.notes.iter().chain(&row.failures) {
-                let _ = writeln!(text, "\n- {}: {note}", row.server);
-            }
+        let notes = rows.iter().flat_map(|row| row.notes.iter().chain(&row.failures).map(|note| (row.server, note)));
+        for (number, (server, note)) in notes.enumerate() {
+            let _ = writeln!(text, "{}- {server}: {note}", if number == 0 { "\n" } else { "" });
         }
     }
     text
