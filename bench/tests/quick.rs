@@ -1,6 +1,6 @@
 //! Whether the instrument works: every scenario, in its quick form, gives figures of every server and no failure.
 //!
-//! Times are not judged.
+//! Times are not judged. Needs two cores.
 
 use std::fs;
 use std::path::Path;
@@ -42,8 +42,9 @@ fn every_scenario_measures_its_servers_and_writes_its_results() {
             let summary = row["summary"].as_object().unwrap();
             let medians: Vec<f64> = summary.values().map(|summary| summary["median"].as_f64().unwrap()).collect();
             assert!(medians.iter().any(|median| *median > 0.0), "{name}: {row}");
-            for lost in row["notes"].as_array().unwrap() {
-                assert!(!lost.as_str().unwrap().contains("were lost"), "{name}: {row}");
+            for note in row["notes"].as_array().unwrap() {
+                let note = note.as_str().unwrap();
+                assert!(!note.contains("were lost") && !note.contains("share a core"), "{name}: {row}");
             }
         }
         let table = fs::read_to_string(folder.join("results.md")).unwrap();
