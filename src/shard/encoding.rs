@@ -16,7 +16,7 @@ pub async fn encode(shard: &Shard, request: &Request, response: &mut Response) {
     let Some(coding) = choose(settings, request, response) else { return };
     let is_long = response.body.len() > SLICE_BYTES;
     let _leave = if is_long { shard.encodings.acquire().await.ok() } else { None };
-    let mut encoding = Encoding::new(coding, settings.level, response.body.clone());
+    let mut encoding = Encoding::new(coding, settings.level(response.effort), response.body.clone());
     while encoding.step() {
         yield_now().await;
     }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
 
-use super::http::{Request, Response, values};
+use super::http::{Effort, Request, Response, values};
 use crate::base::limits::{COMPRESSED_BYTES_MAX, COMPRESSED_BYTES_MIN, COMPRESSION_LEVEL, FULLY_COMPRESSED_BYTES_MAX};
 
 /// Bytes of the body that one step takes: about half a millisecond at the usual level.
@@ -24,6 +24,8 @@ const BROTLI_BLOCK_BYTES: usize = 64 * 1024;
 const BROTLI_WINDOW_BITS: i32 = 17;
 /// Brotli's quality by level. Above 6 an encoder takes 8 to 38 MB.
 const BROTLI_QUALITY: [i32; 10] = [0, 1, 2, 2, 3, 3, 4, 5, 5, 6];
+/// Level of a response that is worth little effort: the fastest that is not much larger (`cargo bench --bench encoding`).
+const FAST_LEVEL: u8 = 2;
 /// Bytes of brotli's own buffer before what it writes is ours.
 const BROTLI_BUFFER_BYTES: usize = 4096;
 
@@ -46,6 +48,16 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    /// The level for a response that is worth this effort.
+    pub fn level(&self, effort: Effort) -> u8 {
+        match effort {
+            Effort::Usual => self.level,
+            Effort::Little => self.level.min(FAST_LEVEL),
+        }
+    }
+}
+
 /// The codings of this server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Coding {
@@ -58,6 +70,8 @@ pub enum Coding {
 impl Coding {
     /// All, the first is taken among those that a client likes as much.
     pub const ALL: [Self; 3] = [Self::Brotli, Self::Gzip, Self::Deflate];
+    /// The same where speed counts.
+    const FASTEST_FIRST: [Self; 3] = [Self::Gzip, Self::Deflate, Self::Brotli];
 
     /// As `Content-Encoding` names it.
     pub fn name(self) -> &'static str {
@@ -88,7 +102,7 @@ pub fn choose(settings: &Settings, request: &Request, response: &mut Response) -
     if !is_sized || request.header("x-no-compression").is_some() {
         return None;
     }
-    negotiate(request)
+    negotiate(request, response.effort)
 }
 
 /// A body that is being encoded.
@@ -203,7 +217,7 @@ fn vary_by_encoding(headers: &mut Vec<(&'static str, String)>) {
 ///
 /// What cannot be read is as if it were not there; of two weights for one coding the first counts. A client that
 /// takes neither a coding of ours nor `identity` gets `identity`, not 406: an answer serves it better than none.
-fn negotiate(request: &Request) -> Option<Coding> {
+fn negotiate(request: &Request, effort: Effort) -> Option<Coding> {
     let items = values(request, "accept-encoding").flat_map(|value| value.split(',')).filter_map(decode_item);
     let weight_of = |names: &[&str]| {
         let named = |(item, _): &(&str, u16)| names.iter().any(|name| item.eq_ignore_ascii_case(name));
@@ -212,7 +226,8 @@ fn negotiate(request: &Request) -> Option<Coding> {
     let (others, identity) = (weight_of(&["*"]).unwrap_or(0), weight_of(&["identity"]).unwrap_or(0));
     let mut best = None;
     let mut most = identity.max(1);
-    for coding in Coding::ALL {
+    let codings = if effort == Effort::Little { Coding::FASTEST_FIRST } else { Coding::ALL };
+    for coding in codings {
         let weight = weight_of(coding.names()).unwrap_or(others);
         if weight > most || (weight == most && best.is_none()) {
             (best, most) = (Some(coding), weight);
@@ -272,7 +287,7 @@ mod tests {
     /// What a client that sends these `Accept-Encoding` fields gets.
     fn chosen(fields: &[&str]) -> Option<&'static str> {
         let headers: Vec<_> = fields.iter().map(|field| ("accept-encoding", *field)).collect();
-        negotiate(&request(&headers)).map(Coding::name)
+        negotiate(&request(&headers), Effort::Usual).map(Coding::name)
     }
 
     fn text(bytes: usize) -> Response {
@@ -287,7 +302,7 @@ mod tests {
     /// Chooses and encodes as the shard does, for a client that takes `accepted`.
     fn encoded(settings: &Settings, accepted: &str, mut response: Response) -> Response {
         if let Some(coding) = choose(settings, &request(&[("accept-encoding", accepted)]), &mut response) {
-            let mut encoding = Encoding::new(coding, settings.level, response.body.clone());
+            let mut encoding = Encoding::new(coding, settings.level(response.effort), response.body.clone());
             while encoding.step() {}
             encoding.finish(&mut response);
         }
@@ -322,6 +337,17 @@ mod tests {
         ] {
             assert_eq!(chosen(&[field]), expected, "{field}");
         }
+    }
+
+    #[test]
+    fn where_speed_counts_gzip_at_a_low_level_comes_first_but_the_client_s_weights_still_decide() {
+        let little = || Response { effort: Effort::Little, ..text(5000) };
+        for (accepted, expected) in [("br, gzip", "gzip"), ("br, deflate", "deflate"), ("gzip;q=0.5, br", "br")] {
+            assert_eq!(header(&encoded(&ON, accepted, little()), "Content-Encoding"), [expected], "{accepted}");
+        }
+        let low = Settings { level: FAST_LEVEL, ..ON };
+        assert_eq!(encoded(&ON, "gzip", little()).body, encoded(&low, "gzip", text(5000)).body);
+        assert_eq!([0, 1, 9].map(|level| Settings { level, ..ON }.level(Effort::Little)), [0, 1, FAST_LEVEL]);
     }
 
     #[test]
