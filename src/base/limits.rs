@@ -113,6 +113,8 @@ pub const COOLDOWN_SHORT_MS: u64 = 3_600_000;
 pub const PUBLISH_TICK_MS: u64 = 10;
 /// Least time between two announcements of `presence:join` by one user (contract 3.3).
 pub const PRESENCE_INTERVAL_MS: u64 = 2_000;
+/// Least time between two announcements that one user is available (D15).
+pub const QUEUE_INTERVAL_MS: u64 = 1_000;
 /// Users in one published batch.
 pub const PUBLISH_BATCH_MAX: usize = 512;
 /// Writes to the store that a shard keeps retrying while it fails; over it the oldest is counted as lost.
