@@ -129,3 +129,23 @@ fn migrate(connection: &mut Connection, version: u32, spec: &Spec<'_>) -> Result
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::StatementStatus;
+
+    use super::*;
+
+    #[test]
+    fn a_statement_is_prepared_once_whatever_is_bound_to_it() {
+        let migrations = &["CREATE TABLE numbers (number INTEGER NOT NULL) STRICT"];
+        let spec = Spec { folder: Path::new(""), name: "", migrations, cache_kib: 64 };
+        let Ok(connection) = prepare(Path::new(":memory:"), &spec) else { panic!("memory takes it") };
+        let sql = "SELECT number FROM numbers WHERE number > ?1 ORDER BY number LIMIT ?2";
+        let mut statement = connection.prepare(sql).unwrap();
+        for n in 0..3 {
+            assert!(!statement.exists((n, n + 1)).unwrap());
+        }
+        assert_eq!(statement.get_status(StatementStatus::RePrepare), 0);
+    }
+}
