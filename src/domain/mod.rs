@@ -21,6 +21,7 @@ mod effects;
 mod invite;
 mod login;
 mod presence;
+pub mod queue;
 pub mod rate;
 mod relay;
 mod user;

@@ -101,8 +101,8 @@ pub struct Incoming {
 pub struct Published {
     pub online: bool,
     pub available: bool,
-    /// When the user became available.
-    pub since: Time,
+    /// When the user last became available.
+    pub since: Option<Time>,
     /// When `online` was last announced.
     pub online_at: Option<Time>,
 }

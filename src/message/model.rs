@@ -95,6 +95,15 @@ pub struct Card {
     pub introduction: Option<Introduction>,
 }
 
+impl Card {
+    /// Its JSON but for the brace that closes it: what differs from viewer to viewer follows in the queue's list.
+    pub fn encode_open(&self) -> Box<[u8]> {
+        let mut json = serde_json::to_vec(self).expect("memory takes it, and a card has no key but text");
+        json.pop();
+        json.into()
+    }
+}
+
 /// "Introduced to `target` by `introducer`" (contract 4.4).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Introduction {
