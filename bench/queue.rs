@@ -105,7 +105,8 @@ fn shard(people: usize) -> (Shard, Token) {
     let card = cards[people / 2].clone();
     let token = Token::draw(card.user_id, &mut random);
     let (account, paid, expires_at) = (AccountType::Guest, PaidStatus::Paid, NOW + 1_000);
-    let login = Login { card, token: token.hash(), account, paid, banned: false, active: true, expires_at };
+    let login =
+        Login { card: card.into(), token: token.hash(), account, paid, banned: false, active: true, expires_at };
     (Shard { settings: Settings::default(), directory, login }, token)
 }
 

@@ -174,7 +174,7 @@ mod tests {
             let card = Card { user_id, name, gender, selfie_url: None, video_url: None, introduction: None };
             let token = Token::draw(user_id, &mut self.random).hash();
             let (account, paid, expires_at) = (AccountType::Guest, PaidStatus::Paid, NOW + 1_000_000);
-            let login = Login { card, token, account, paid, banned: false, active: true, expires_at };
+            let login = Login { card: card.into(), token, account, paid, banned: false, active: true, expires_at };
             let conn = ConnId { shard: ShardId(0), index: self.conns, generation: 0 };
             self.conns += 1;
             self.handle(Input::Connect { conn, fact: Some(Reply::Session(Some(Box::new(login)))) });

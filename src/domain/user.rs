@@ -111,7 +111,7 @@ impl User {
     /// A user who was just authenticated and has no connection yet.
     pub fn new(login: &Login) -> Self {
         Self {
-            card: Arc::new(login.card.clone()),
+            card: login.card.clone(),
             paid: login.paid,
             sockets: Vec::new(),
             ghosts: Vec::new(),

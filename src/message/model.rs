@@ -1,6 +1,7 @@
 //! Nouns that several messages share: the card of a user, what is known of a login, a line of chat.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -115,7 +116,7 @@ pub struct Introduction {
 /// A user's account as far as every request needs it; what the session cache holds.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Login {
-    pub card: Card,
+    pub card: Arc<Card>,
     pub token: TokenHash,
     pub account: AccountType,
     pub paid: PaidStatus,

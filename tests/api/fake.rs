@@ -193,7 +193,7 @@ impl Fake {
         let target = referral.as_ref().filter(|(code, _)| Some(code) == wanted.referral_code.as_ref());
         let target = target.and_then(|(_, user)| self.person(|person| person.card.user_id == *user));
         let account = AccountType::Guest;
-        let login = Login { card, token, account, paid, banned: false, active: true, expires_at };
+        let login = Login { card: card.into(), token, account, paid, banned: false, active: true, expires_at };
         Reply::SignedUp(Box::new(SignedUp { login, target: target.map(|person| person.card) }))
     }
 
@@ -289,7 +289,7 @@ impl Host for Fake {
             banned: matches!(person.ban_status.as_str(), "temporary" | "permanent"),
             active: session.active,
             expires_at: session.expires_at,
-            card: person.card,
+            card: person.card.into(),
         }))
     }
 
