@@ -66,6 +66,8 @@ pub struct Config {
     pub turn_secret: String,
     pub stun_urls: Vec<String>,
     pub limits: Limits,
+    /// People in one answer of the queue.
+    pub queue_list_max: usize,
     /// Of all clients, on all shards; over it new ones are turned away.
     pub connections_max: usize,
     /// Living ones of one user; over it the oldest is told and closed.
@@ -196,6 +198,7 @@ impl Config {
             turn: TurnSettings { urls: self.turn_urls.clone(), secret: self.turn_secret.clone(), ttl_s: TURN_TTL_S },
             stun_urls: self.stun_urls.clone(),
             limits: self.limits,
+            queue_list_max: self.queue_list_max,
             store: self.store_description(),
             runtime: format!("{} ({})", probe.kind, probe.reason),
             shards: usize::from(shards),
@@ -327,6 +330,7 @@ fn read(reader: &mut Reader) -> Config {
             reader.number("api-per-minute", 0..=RATE_MAX),
             reader.number("turn-per-hour", 0..=RATE_MAX),
         ),
+        queue_list_max: reader.number("queue-list-max", 1..=limits::QUEUE_LIST_TOP as u64),
         connections_max: reader.number("connections-max", 1..=10_000_000),
         user_connections_max: reader.number("user-connections-max", 1..=1_000),
         event_rate: reader.number("event-rate", 0..=RATE_MAX),
@@ -423,6 +427,7 @@ mod tests {
         assert_eq!((encoding.level, encoding.bytes_min), (usual.level, usual.bytes_min));
         let usual = api::Settings::default();
         assert_eq!((config.allowed_origins, config.connections_max), (usual.allowed_origins, usual.connections_max));
+        assert_eq!(config.queue_list_max, usual.queue_list_max);
         assert_eq!(format!("{:?}", config.limits), format!("{:?}", usual.limits));
     }
 

@@ -305,6 +305,6 @@ mod tests {
         let mut load = load_on(&mut net, echo(u64::MAX));
         let outcome = load.closed_loop(&mut net, this_process(), 2, 0.2, "test").unwrap();
         assert!(outcome.received > 0 && outcome.lost == 0);
-        assert!(outcome.latency.len() >= outcome.received, "{} {}", outcome.latency.len(), outcome.received);
+        assert!(!outcome.latency.is_empty() && outcome.span.server.cpu_seconds > 0.0);
     }
 }

@@ -13,6 +13,9 @@ pub struct Machine {
     pub cores: usize,
     pub memory_mib: u64,
     pub kernel: String,
+    /// What the peers run on.
+    pub node: String,
+    pub rust: String,
 }
 
 impl Machine {
@@ -28,6 +31,8 @@ impl Machine {
             processor: after_colon(&read("/proc/cpuinfo"), "model name").unwrap_or_default(),
             cores,
             memory_mib: memory.split(' ').next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or_default() / 1024,
+            node: printed("node", &["--version"]),
+            rust: printed("rustc", &["--version"]),
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
         }
     }

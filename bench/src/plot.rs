@@ -20,7 +20,7 @@ const BAR: i32 = 16;
 const LINE: i32 = 24;
 const HEAD: i32 = 34;
 const TEXT: RGBColor = RGBColor(125, 133, 144);
-const SERVERS: [RGBColor; 8] = [
+const SERVERS: [RGBColor; 12] = [
     RGBColor(47, 129, 247),
     RGBColor(219, 109, 40),
     RGBColor(46, 160, 67),
@@ -29,6 +29,10 @@ const SERVERS: [RGBColor; 8] = [
     RGBColor(187, 128, 9),
     RGBColor(219, 97, 162),
     RGBColor(57, 171, 171),
+    RGBColor(118, 131, 245),
+    RGBColor(140, 160, 60),
+    RGBColor(160, 110, 80),
+    RGBColor(200, 150, 200),
 ];
 
 /// Draws everything that the report has to show into a folder; gives the files' names.

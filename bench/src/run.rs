@@ -127,6 +127,8 @@ pub fn run<S: Scenario>(scenario: &S, options: Options) -> Result<Vec<String>, S
         write(&report, &bench.options.out)?;
     }
     bench.progress.end();
+    // The next scenario looks again at what it may use.
+    Cores::pin(bench.cores.all()).map_err(text)?;
     println!("{}", table::markdown(&report));
     println!("Written to {}", bench.options.out.display());
     Ok(report.failures().collect())

@@ -37,10 +37,9 @@ pub struct Spent {
 impl Usage {
     /// Of all threads of a process; nothing of one that is gone.
     pub fn of(pid: u32) -> Self {
-        let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-        let threads = tasks.filter_map(|task| {
-            let thread = task.file_name().to_str()?.parse().ok()?;
-            Some((thread, Thread::of(&format!("/proc/{pid}/task/{thread}"))?))
+        let threads = tasks(pid).into_iter().filter_map(|task| {
+            let thread = task.rsplit('/').next()?.parse().ok()?;
+            Some((thread, Thread::of(&task)?))
         });
         Self { threads: threads.collect() }
     }
@@ -50,10 +49,12 @@ impl Usage {
         let mut all = Self::of(pid);
         let mut parents = vec![pid];
         while let Some(parent) = parents.pop() {
-            let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
-            for child in children.split_whitespace().filter_map(|word| word.parse().ok()) {
-                all.threads.extend(Self::of(child).threads);
-                parents.push(child);
+            for task in tasks(parent) {
+                let children = fs::read_to_string(format!("{task}/children")).unwrap_or_default();
+                for child in children.split_whitespace().filter_map(|word| word.parse().ok()) {
+                    all.threads.extend(Self::of(child).threads);
+                    parents.push(child);
+                }
             }
         }
         all
@@ -69,6 +70,12 @@ impl Usage {
         }
         spent
     }
+}
+
+/// The folders of a process's threads.
+fn tasks(pid: u32) -> Vec<String> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    tasks.map(|task| task.path().to_string_lossy().into_owned()).collect()
 }
 
 impl Thread {
@@ -185,6 +192,16 @@ mod tests {
         }
         assert!(Usage::of(pid).since(&before).cpu_seconds > 0.0);
         assert!(own_cpu_seconds() > own);
+    }
+
+    #[test]
+    fn what_a_process_has_started_belongs_to_its_family() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let family = Usage::of_family(std::process::id());
+        let alone = Usage::of(std::process::id());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(family.threads.contains_key(&child.id()) && !alone.threads.contains_key(&child.id()));
     }
 
     #[test]

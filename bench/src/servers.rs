@@ -63,23 +63,29 @@ pub const DUET_ARGUMENTS: &[&str] = &[
 
 const URING: &[&str] = &["--runtime=uring", "--shards=1"];
 const EPOLL: &[&str] = &["--runtime=epoll", "--shards=1"];
+/// Without permessage-deflate, which browsers use for every message where a server agrees to it, and which not every peer
+/// has.
+const URING_PLAIN: &[&str] = &["--runtime=uring", "--shards=1", "--deflate-level=0"];
+const EPOLL_PLAIN: &[&str] = &["--runtime=epoll", "--shards=1", "--deflate-level=0"];
 const URING_2: &[&str] = &["--runtime=uring", "--shards=2"];
 const EPOLL_2: &[&str] = &["--runtime=epoll", "--shards=2"];
-/// The reference design refuses more than 1,200 connections; here it takes what comes.
-const PLAIN: &[(&str, &str)] = &[("PER_MESSAGE_DEFLATE", "off"), ("CONNECTION_LIMIT", "200000")];
-const REFERENCE: &[(&str, &str)] =
-    &[("PER_MESSAGE_DEFLATE", "on"), ("REFERENCE", "on"), ("CONNECTION_LIMIT", "200000")];
+/// The reference design refuses more than 1,200 connections; here the peers take what comes.
+const UNLIMITED: (&str, &str) = ("CONNECTION_LIMIT", "200000");
+const PLAIN: &[(&str, &str)] = &[("PER_MESSAGE_DEFLATE", "off"), UNLIMITED];
+const REFERENCE: &[(&str, &str)] = &[("PER_MESSAGE_DEFLATE", "on"), ("REFERENCE", "on"), UNLIMITED];
 
 pub static SERVERS: &[Entry] = &[
     duet("duet-uring", URING, 1, Database::None),
     duet("duet-epoll", EPOLL, 1, Database::None),
+    duet("duet-uring-plain", URING_PLAIN, 1, Database::None),
+    duet("duet-epoll-plain", EPOLL_PLAIN, 1, Database::None),
     duet("duet-uring-2", URING_2, 2, Database::None),
     duet("duet-epoll-2", EPOLL_2, 2, Database::None),
     duet("duet-uring-pg", URING, 1, Database::Postgres),
     duet("duet-epoll-pg", EPOLL, 1, Database::Postgres),
     peer("node", Job::Product, Program::Node("server.js"), PLAIN),
     peer("node-reference", Job::Product, Program::Node("server.js"), REFERENCE),
-    peer("socketioxide", Job::Product, Program::Peer("peer-socketioxide"), &[]),
+    peer("socketioxide", Job::Product, Program::Peer("peer-socketioxide"), &[UNLIMITED]),
     Entry { arguments: URING, ..peer("duet-echo-uring", Job::WebSocketEcho, Program::DuetConformance, &[]) },
     Entry { arguments: EPOLL, ..peer("duet-echo-epoll", Job::WebSocketEcho, Program::DuetConformance, &[]) },
     peer("ws", Job::WebSocketEcho, Program::Node("raw.js"), &[]),

@@ -11,23 +11,24 @@ pub fn markdown(report: &Report) -> String {
     let settings: Vec<String> = report.settings.iter().map(|(name, value)| format!("{name} {value}")).collect();
     let _ = writeln!(
         text,
-        "Commit {}, {}. {}, {} cores, {} MiB, Linux {}. {}. Medians of the rounds (least to most){}.",
+        "Commit {}, {}. {}, {} cores, {} MiB, Linux {}, Node {}, {}. {}. Medians of the rounds (least to most){}.",
         report.commit,
         report.date,
         machine.processor,
         machine.cores,
         machine.memory_mib,
         machine.kernel,
+        machine.node,
+        machine.rust,
         settings.join(", "),
         report.baseline.map(|name| format!("; × is the multiple of {name}'s")).unwrap_or_default(),
     );
     for case in report.cases() {
         let rows: Vec<&Row> = report.rows.iter().filter(|row| row.case == case).collect();
         let _ = write!(text, "\n## {case}\n\n{}", table(report, &rows));
-        for row in rows {
-            for note in row.notes.iter().chain(&row.failures) {
-                let _ = writeln!(text, "\n- {}: {note}", row.server);
-            }
+        let notes = rows.iter().flat_map(|row| row.notes.iter().chain(&row.failures).map(|note| (row.server, note)));
+        for (number, (server, note)) in notes.enumerate() {
+            let _ = writeln!(text, "{}- {server}: {note}", if number == 0 { "\n" } else { "" });
         }
     }
     text

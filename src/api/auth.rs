@@ -83,7 +83,9 @@ pub async fn sign_up<H: Host>(call: &Call<'_, H>) -> Result<Response, ApiError> 
             account_type: login.account,
             was_referred: target.is_some(),
             introduced_to: target.as_ref().map(|target| target.name.as_str()),
-            target_online: target.as_ref().is_some_and(|target| call.host.available(target.user_id)),
+            target_online: call
+                .host
+                .directory(|all| target.as_ref().is_some_and(|target| all.is_available(target.user_id))),
             target_user: target.as_ref(),
             referral_code: body.referral_code.as_str(),
             paid_status: paid,

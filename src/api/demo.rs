@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use crate::wire::encoding::{self, Coding, Encoding};
 use crate::wire::http::{Request, Response};
 
-use super::{ApiError, Call, Host, without_trailing_slash};
+use super::{ApiError, Call, Host, conditional, without_trailing_slash};
 
 const HTML: &str = "text/html; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
@@ -75,7 +75,7 @@ impl Demo {
             response.body = encoded.body.clone();
             response.headers.extend(encoded.headers.iter().cloned());
         }
-        if request.header("if-none-match").is_some_and(|tags| names(tags, &file.tag)) {
+        if conditional::is_known(request, &file.tag) {
             response = Response { status: 304, content_type: "", body: Bytes::new(), ..response };
         }
         let response = response.header("ETag", file.tag.clone()).header("Cache-Control", "no-cache");
@@ -94,10 +94,4 @@ fn encode(coding: Coding, level: u8, plain: &Response) -> Response {
     while encoding.step() {}
     encoding.finish(&mut response);
     response
-}
-
-/// Whether `If-None-Match` has the tag, by weak comparison (RFC 9110 13.1.2).
-fn names(tags: &str, tag: &str) -> bool {
-    let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
-    tags.trim() == "*" || tags.split(',').any(|one| opaque(one) == opaque(tag))
 }

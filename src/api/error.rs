@@ -53,6 +53,10 @@ pub enum ApiError {
     InvalidCredentials,
     /// Socials beyond their bounds (D34): 400.
     SocialsNotAllowed,
+    /// A list longer than any, or of nobody: 400.
+    InvalidLimit,
+    /// A place in a list that no answer named: 400.
+    InvalidCursor,
     /// The body is not a JSON object of the expected form: 400.
     InvalidJson,
     /// The body is compressed, which no request here needs (RFC 9110 15.5.16): 415.
@@ -147,6 +151,8 @@ impl ApiError {
             Self::LogInFieldsRequired => (400, "Email and password are required"),
             Self::InvalidCredentials => (401, "Invalid credentials"),
             Self::SocialsNotAllowed => (400, SOCIALS_RULE),
+            Self::InvalidLimit => (400, "Invalid limit"),
+            Self::InvalidCursor => (400, "Invalid cursor"),
             Self::InvalidJson => (400, "Invalid JSON"),
             Self::ForeignOrigin => (403, "Origin not allowed"),
             Self::NotFound => (404, "Not found"),

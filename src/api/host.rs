@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::base::{Random, Time, Token, TokenHash, UserId};
+use crate::base::{Random, ShardId, Time, Token, TokenHash, UserId};
+use crate::domain::directory::Directory;
 use crate::domain::rate::{Action, Bucket, Key, Limit, Standing};
 use crate::message::model::Login;
 use crate::message::store;
@@ -43,9 +44,6 @@ pub struct CacheCounts {
     pub misses: u64,
 }
 
-/// One person in the queue, as [`Host::queue`] visits them.
-pub type QueueVisitor<'a> = &'a mut dyn FnMut(&crate::message::Card);
-
 /// The shard, seen from an endpoint. Asynchronous calls may take milliseconds; state may have changed after them.
 #[allow(async_fn_in_trait)]
 pub trait Host {
@@ -72,12 +70,10 @@ pub trait Host {
     async fn profile(&self, user: UserId) -> Result<Option<store::Profile>, Unavailable>;
     /// Forgets what is cached of the user's login and profile; done on every shard when it returns.
     async fn user_changed(&self, user: UserId);
-    /// Visits everybody who is available, in the order they became so.
-    fn queue(&self, visit: QueueVisitor<'_>);
-    /// Whether this user is available.
-    fn available(&self, user: UserId) -> bool;
-    /// How many users are online, on all shards.
-    fn online_users(&self) -> usize;
+    /// Which shard this is.
+    fn shard(&self) -> ShardId;
+    /// Lends the directory of all shards' users.
+    fn directory<T>(&self, look: impl FnOnce(&Directory) -> T) -> T;
     /// How the store is; `None` when its thread does not answer in time.
     async fn standing(&self) -> Option<store::Standing>;
     /// Whether the database answers now, and this server takes new work.

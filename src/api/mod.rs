@@ -12,12 +12,14 @@ use crate::wire::http::{Method, Request, Response};
 
 mod auth;
 mod body;
+mod conditional;
 mod cors;
 pub mod demo;
 mod error;
 mod form;
 pub mod host;
 mod limit;
+mod queue;
 mod reel;
 mod room;
 mod security;
@@ -75,7 +77,7 @@ async fn dispatch<H: Host>(call: &Call<'_, H>, endpoint: Endpoint) -> Result<Res
         Endpoint::LogIn => auth::log_in(call).await,
         Endpoint::Profile => user::profile(call).await,
         Endpoint::EditProfile => user::edit_profile(call).await,
-        Endpoint::Queue => room::queue(call).await,
+        Endpoint::Queue => queue::queue(call).await,
         Endpoint::Reel => reel::reel(call).await,
         Endpoint::History => room::history(call).await,
         Endpoint::RoomProfile => room::profile(call).await,

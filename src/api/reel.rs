@@ -13,7 +13,7 @@ use crate::base::{Random, UserId};
 use crate::message::Card;
 use crate::wire::http::Response;
 
-use super::room::Viewer;
+use super::queue::Viewer;
 use super::{ApiError, Call, Host, body, session};
 
 /// People in one answer when the request does not say, and at most.
@@ -45,18 +45,20 @@ pub async fn reel<H: Host>(call: &Call<'_, H>) -> Result<Response, ApiError> {
 
     // The batch and the one after it, which tells whether there is more.
     let mut next = BTreeMap::<u64, Card>::new();
-    call.host.queue(&mut |card| {
-        let place = cursor.place(card.user_id);
-        let unfit = card.user_id == viewer.user
-            || viewer.hidden.contains(&card.user_id)
-            || viewer.cooldowns.contains_key(&card.user_id);
-        let late = next.len() > limit && next.last_key_value().is_some_and(|(last, _)| place > *last);
-        if unfit || place < cursor.position || late {
-            return;
-        }
-        next.insert(place, card.clone());
-        if next.len() > limit + 1 {
-            next.pop_last();
+    call.host.directory(|directory| {
+        for card in directory.queue().people().map(|person| &person.card) {
+            let place = cursor.place(card.user_id);
+            let unfit = card.user_id == viewer.user
+                || viewer.hidden.contains(&card.user_id)
+                || viewer.cooldowns.contains_key(&card.user_id);
+            let late = next.len() > limit && next.last_key_value().is_some_and(|(last, _)| place > *last);
+            if unfit || place < cursor.position || late {
+                continue;
+            }
+            next.insert(place, Card::clone(card));
+            if next.len() > limit + 1 {
+                next.pop_last();
+            }
         }
     });
     let has_more = next.len() > limit;

@@ -4,6 +4,7 @@
 
 use serde_json::{Value, json};
 
+use crate::domain::directory::Directory;
 use crate::message::store::Standing;
 use crate::wire::http::Response;
 
@@ -40,7 +41,8 @@ pub fn root<H: Host>(call: &Call<'_, H>) -> Response {
 
 /// `GET /stats/live`: how many users are online. Landing pages poll it.
 pub fn live_stats<H: Host>(call: &Call<'_, H>) -> Response {
-    Response::json(200, &json!({ "onlineUsers": call.host.online_users(), "timestamp": call.now() }))
+    let online = call.host.directory(Directory::online_count);
+    Response::json(200, &json!({ "onlineUsers": online, "timestamp": call.now() }))
 }
 
 /// `GET /health`: 200 as long as the process answers. Sizes are for people to read, hence text.

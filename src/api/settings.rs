@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use crate::base::Time;
+use crate::base::limits::QUEUE_LIST_MAX;
 use crate::domain::rate::Limit;
 
 use super::demo::Demo;
@@ -30,6 +31,8 @@ pub struct Settings {
     /// `stun:` URLs handed to every caller.
     pub stun_urls: Vec<String>,
     pub limits: Limits,
+    /// People in one answer of the queue, at least 1.
+    pub queue_list_max: usize,
     /// Which store keeps the data, as `/` and `/health` show it.
     pub store: String,
     /// Which runtime the shards use, and why.
@@ -103,6 +106,7 @@ impl Default for Settings {
             turn: TurnSettings { ttl_s: TURN_TTL_S, ..TurnSettings::default() },
             stun_urls: Vec::new(),
             limits: Limits::default(),
+            queue_list_max: QUEUE_LIST_MAX,
             store: "sqlite".to_owned(),
             runtime: "epoll".to_owned(),
             shards: 1,

@@ -113,6 +113,8 @@ pub const COOLDOWN_SHORT_MS: u64 = 3_600_000;
 pub const PUBLISH_TICK_MS: u64 = 10;
 /// Least time between two announcements of `presence:join` by one user (contract 3.3).
 pub const PRESENCE_INTERVAL_MS: u64 = 2_000;
+/// Least time between two announcements that one user is available (D15).
+pub const QUEUE_INTERVAL_MS: u64 = 1_000;
 /// Users in one published batch.
 pub const PUBLISH_BATCH_MAX: usize = 512;
 /// Writes to the store that a shard keeps retrying while it fails; over it the oldest is counted as lost.
@@ -138,6 +140,10 @@ pub const PASSWORD_CHARS_MAX: usize = 128;
 pub const EMAIL_BYTES_MAX: usize = 254;
 /// Longest User-Agent that is stored, bytes; longer is cut.
 pub const DEVICE_BYTES_MAX: usize = 256;
+/// People listed by `/room/queue`; of more a sample is.
+pub const QUEUE_LIST_MAX: usize = 200;
+/// As many as may be set: with cards of usual length it keeps an answer below 1 MB.
+pub const QUEUE_LIST_TOP: usize = 2_000;
 /// Calls listed by `/room/history`, newest first.
 pub const HISTORY_LIST_MAX: usize = 200;
 /// Rows of history that are archived in one transaction, so that nobody waits long behind it.
@@ -162,6 +168,7 @@ const _: () = assert!(MESSAGE_BYTES_MAX < OUTBOX_BYTES_MAX, "one message must fi
 const _: () = assert!(FULLY_COMPRESSED_BYTES_MAX < COMPRESSED_BYTES_MAX);
 const _: () = assert!(INFLATE_UNRATED_BYTES <= MESSAGE_BYTES_MAX);
 const _: () = assert!(DIFFS_BACKLOG_BYTES_MAX < OUTBOX_BYTES_MAX);
+const _: () = assert!(QUEUE_LIST_MAX <= QUEUE_LIST_TOP);
 const _: () = assert!(CALL_SECONDS_MIN < CALL_SECONDS_MAX);
 const _: () = assert!(CALL_RECORDED_SECONDS_MIN <= CALL_COMPLETED_SECONDS_MIN);
 const _: () = assert!(HELD_BYTES_MAX < OUTBOX_BYTES_MAX, "held messages must fit an outbox when they are let go");

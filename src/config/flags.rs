@@ -4,7 +4,7 @@
 
 /// Every flag, in the order of `--help`. Bounds stand where they are read.
 #[rustfmt::skip]
-pub(super) const FLAGS: [Flag; 52] = [
+pub(super) const FLAGS: [Flag; 53] = [
     flag("port", "PORT", "3001", "TCP port; 0 lets the system choose one"),
     flag("host", "HOST", "0.0.0.0", "Address to listen on; :: is all addresses, IPv4 and IPv6"),
     flag("public-url", "API_BASE", "", "Where browsers reach this server, such as https://api.example.org"),
@@ -24,6 +24,7 @@ pub(super) const FLAGS: [Flag; 52] = [
     flag("auth-failures", "AUTH_FAILURES", "6", "Failures to sign up or log in, of one address or account, per 10 minutes; 0 is no limit"),
     flag("api-per-minute", "API_PER_MINUTE", "500", "Requests of one address to /room and /user; 0 is no limit"),
     flag("turn-per-hour", "TURN_PER_HOUR", "60", "TURN credentials of one user; 0 is no limit"),
+    flag("queue-list-max", "QUEUE_LIST_MAX", "200", "People listed by /room/queue at once; of more a sample is shown"),
     flag("connections-max", "CONNECTIONS_MAX", "10000", "Open connections of all clients"),
     flag("user-connections-max", "USER_CONNECTIONS_MAX", "8", "Open connections of one user; the oldest makes room"),
     flag("event-rate", "EVENT_RATE", "100", "Events a connection may send per second in the long run; 0 is no limit"),

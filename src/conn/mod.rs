@@ -323,6 +323,11 @@ impl Conn {
         self.outbox.poll()
     }
 
+    /// Lets an output that was polled and could not be answered be the next one again.
+    pub fn put_back(&mut self, output: Output) {
+        self.outbox.put_back(output);
+    }
+
     /// Whether an output waits to be polled.
     pub fn has_output(&self) -> bool {
         self.outbox.has_output()

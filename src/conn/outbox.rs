@@ -63,6 +63,11 @@ impl Outbox {
         self.outputs.push_back(output);
     }
 
+    /// Puts an output before all others.
+    pub fn put_back(&mut self, output: Output) {
+        self.outputs.push_front(output);
+    }
+
     /// Writes one chunk.
     pub fn write(&mut self, chunk: Bytes) {
         self.write_pair(chunk, Bytes::new());

@@ -159,7 +159,7 @@ impl Socket {
 
 /// Hands up the event in `json`; one that nobody listens to is ignored.
 fn event(context: &mut Context, json: &str) -> Result<(), Failure> {
-    match ClientEvent::decode(json.as_bytes()) {
+    match ClientEvent::decode(json) {
         Ok(event) => context.outbox.push(Output::Event(event)),
         Err(Refusal::Malformed(text)) => context.outbox.push(Output::Refused(text)),
         Err(Refusal::Unknown) => {}

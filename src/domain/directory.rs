@@ -3,33 +3,31 @@
 //! So the queue's listing and the fan-out of `presence:update` and `queue:update` never ask another shard. Bounded by
 //! the users online. Fan-out reaches only connections that look at the queue themselves (D15, D16).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::base::{ConnId, Map, Set, Time, UserId};
-use crate::message::{Card, Delta, ServerEvent};
+use crate::base::{ConnId, Map, Set, UserId};
+use crate::message::{Delta, ServerEvent};
 
+use super::queue::Queue;
 use super::{Effect, Effects};
 
 /// The replica, and which local connections watch it.
 #[derive(Default)]
 pub struct Directory {
     entries: Map<UserId, Entry>,
-    /// Available users in the order in which they became so.
-    queue: BTreeMap<(Time, UserId), Arc<Card>>,
+    queue: Queue,
     viewers: Set<ConnId>,
 }
 
 struct Entry {
     available: bool,
-    since: Time,
     online: bool,
 }
 
 impl Directory {
-    /// Available users, longest waiting first.
-    pub fn available(&self) -> impl Iterator<Item = &Arc<Card>> {
-        self.queue.values()
+    /// Those who are available.
+    pub fn queue(&self) -> &Queue {
+        &self.queue
     }
 
     /// Whether `user` is available.
@@ -89,14 +87,13 @@ impl Directory {
     fn replace(&mut self, delta: &Delta) -> (bool, bool) {
         let user = delta.card.user_id;
         let old = self.entries.remove(&user);
-        if let Some(old) = &old {
-            self.queue.remove(&(old.since, user));
-        }
         if delta.available {
-            self.queue.insert((delta.since, user), delta.card.clone());
+            self.queue.put(delta.since, &delta.card);
+        } else {
+            self.queue.remove(user);
         }
         if delta.online || delta.available {
-            let entry = Entry { available: delta.available, since: delta.since, online: delta.online };
+            let entry = Entry { available: delta.available, online: delta.online };
             self.entries.insert(user, entry);
         }
         old.map_or((false, false), |old| (old.online, old.available))
@@ -106,8 +103,8 @@ impl Directory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::{Random, ShardId};
-    use crate::message::Gender;
+    use crate::base::{Random, ShardId, Time};
+    use crate::message::{Card, Gender};
 
     fn card(random: &mut Random) -> Arc<Card> {
         let (user_id, name) = (UserId::draw(random), "Ann".to_owned());
@@ -133,7 +130,7 @@ mod tests {
         assert_eq!(heard(&mut directory, &card, true, true), [""; 0]);
         assert_eq!(heard(&mut directory, &card, false, false), ["presence:update"]);
         assert_eq!(heard(&mut directory, &card, true, true), ["presence:update", "queue:update"]);
-        assert_eq!((directory.available().count(), directory.online_count()), (1, 1));
+        assert_eq!((directory.queue().people().count(), directory.online_count()), (1, 1));
         let conn = |index| ConnId { shard: ShardId(0), index, generation: 0 };
         let newest = ServerEvent::PresenceUpdate { user: card.user_id, online: true, available: true };
         assert_eq!(
@@ -141,6 +138,6 @@ mod tests {
             (Some(newest), None)
         );
         heard(&mut directory, &card, false, false);
-        assert_eq!((directory.available().count(), directory.entries.len()), (0, 0));
+        assert_eq!((directory.queue().people().count(), directory.entries.len()), (0, 0));
     }
 }

@@ -1,7 +1,5 @@
 //! A connection becomes a user's and stops being it: authentication, grace, newer logins (contract 3.2, 3.5, D6-D8, D17, D24).
 
-use std::sync::Arc;
-
 use crate::base::limits::GRACE_MS;
 use crate::base::{ConnId, Time, Token, TokenHash, UserId};
 use crate::message::model::Login;
@@ -59,8 +57,8 @@ impl Domain {
         }
         let user = self.users.entry(id).or_insert_with(|| User::new(login));
         user.paid = login.paid;
-        if *user.card != login.card {
-            user.card = Arc::new(login.card.clone());
+        if user.card != login.card {
+            user.card = login.card.clone();
         }
         if let Some(socket) = user.socket(conn) {
             socket.token = login.token;

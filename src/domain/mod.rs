@@ -21,6 +21,7 @@ mod effects;
 mod invite;
 mod login;
 mod presence;
+pub mod queue;
 pub mod rate;
 mod relay;
 mod user;
@@ -333,14 +334,14 @@ mod tests {
     fn login(random: &mut Random) -> Login {
         let user_id = UserId::draw(random);
         Login {
-            card: Card {
+            card: Arc::new(Card {
                 user_id,
                 name: "Ann".to_owned(),
                 gender: Gender::Female,
                 selfie_url: None,
                 video_url: None,
                 introduction: None,
-            },
+            }),
             token: Token::draw(user_id, random).hash(),
             account: AccountType::Guest,
             paid: PaidStatus::Paid,

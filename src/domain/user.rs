@@ -101,8 +101,8 @@ pub struct Incoming {
 pub struct Published {
     pub online: bool,
     pub available: bool,
-    /// When the user became available.
-    pub since: Time,
+    /// When the user last became available.
+    pub since: Option<Time>,
     /// When `online` was last announced.
     pub online_at: Option<Time>,
 }
@@ -111,7 +111,7 @@ impl User {
     /// A user who was just authenticated and has no connection yet.
     pub fn new(login: &Login) -> Self {
         Self {
-            card: Arc::new(login.card.clone()),
+            card: login.card.clone(),
             paid: login.paid,
             sockets: Vec::new(),
             ghosts: Vec::new(),

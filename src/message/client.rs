@@ -1,6 +1,6 @@
 //! All that a browser may say over a socket (contract 3.3), decoded from the JSON array `["event", payload]`.
 //!
-//! Decoding is one pass: the event's name selects the payload's type before the payload is read. Signalling payloads
+//! Decoding is one pass that notes where the fields of the payload are; the event's name says which of them are read. Signalling payloads
 //! (SDP, ICE) are not read at all: their bytes are kept as they came in. What is said is validated here as far as it
 //! can be without knowing anybody's state; the rest is the domain's.
 
@@ -9,7 +9,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::model::Socials;
@@ -118,8 +118,8 @@ pub enum Refusal {
 
 impl ClientEvent {
     /// Decodes `["event", payload, …]`; what follows the payload is ignored.
-    pub fn decode(json: &[u8]) -> Result<Self, Refusal> {
-        let mut deserializer = serde_json::Deserializer::from_slice(json);
+    pub fn decode(json: &str) -> Result<Self, Refusal> {
+        let mut deserializer = serde_json::Deserializer::from_str(json);
         let decoded = deserializer.deserialize_seq(EventVisitor).map_err(|_| Refusal::NotAnEvent)?;
         deserializer.end().map_err(|_| Refusal::NotAnEvent)?;
         decoded
@@ -177,48 +177,105 @@ impl<'de> Visitor<'de> for EventVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let name: Cow<'de, str> = seq.next_element()?.ok_or_else(|| serde::de::Error::custom("empty"))?;
-        let fields = seq.next_element_seed(PayloadSeed)?.unwrap_or_default();
+        let Text(name) = seq.next_element()?.ok_or_else(|| serde::de::Error::custom("empty"))?;
+        let fields = seq.next_element_seed(Payload)?.unwrap_or_default();
         while seq.next_element::<IgnoredAny>()?.is_some() {}
         Ok(build(&name, &fields))
     }
 }
 
-/// The fields that any event may carry. One set for all: no two events use a name differently.
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
+/// The fields that any event may carry, each as it was written, `null` as if it were not there. One set for all: no two
+/// events use a name differently.
+#[derive(Default)]
 struct Fields<'a> {
-    #[serde(borrow)]
     session_token: Option<&'a RawValue>,
-    #[serde(borrow)]
     to_user_id: Option<&'a RawValue>,
-    #[serde(borrow)]
     invite_id: Option<&'a RawValue>,
-    #[serde(borrow)]
     requested_seconds: Option<&'a RawValue>,
-    #[serde(borrow)]
     room_id: Option<&'a RawValue>,
-    #[serde(borrow)]
     offer: Option<&'a RawValue>,
-    #[serde(borrow)]
     answer: Option<&'a RawValue>,
-    #[serde(borrow)]
     candidate: Option<&'a RawValue>,
-    #[serde(borrow)]
     text: Option<&'a RawValue>,
-    #[serde(borrow)]
     socials: Option<&'a RawValue>,
 }
 
-/// Reads an object's fields; any other JSON value counts as an object without fields.
-struct PayloadSeed;
+impl<'a> Fields<'a> {
+    /// The field of this name; what no event has is nothing.
+    fn named(&mut self, name: &str) -> Option<&mut Option<&'a RawValue>> {
+        Some(match name {
+            "sessionToken" => &mut self.session_token,
+            "toUserId" => &mut self.to_user_id,
+            "inviteId" => &mut self.invite_id,
+            "requestedSeconds" => &mut self.requested_seconds,
+            "roomId" => &mut self.room_id,
+            "offer" => &mut self.offer,
+            "answer" => &mut self.answer,
+            "candidate" => &mut self.candidate,
+            "text" => &mut self.text,
+            "socials" => &mut self.socials,
+            _ => return None,
+        })
+    }
+}
 
-impl<'de> DeserializeSeed<'de> for PayloadSeed {
+/// Reads an object's fields in one pass, of a name that comes twice the last, as browsers do; any other JSON value
+/// counts as an object without fields.
+struct Payload;
+
+impl<'de> DeserializeSeed<'de> for Payload {
     type Value = Fields<'de>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        let raw = <&'de RawValue>::deserialize(deserializer)?;
-        Ok(serde_json::from_str(raw.get()).unwrap_or_default())
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Payload {
+    type Value = Fields<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("any JSON value")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut fields = Fields::default();
+        while let Some(Text(name)) = map.next_key::<Text>()? {
+            match fields.named(&name) {
+                Some(field) => *field = map.next_value()?,
+                None => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(fields)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Fields::default())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(Fields::default())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(Fields::default())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(Fields::default())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(Fields::default())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
+        Ok(Fields::default())
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Fields::default())
     }
 }
 
@@ -280,9 +337,11 @@ fn id<T>(raw: Option<&RawValue>, decode: fn(&str) -> Option<T>, rule: &'static s
     text(raw).map(|text| decode(&text)).ok_or(Refusal::Malformed(rule))
 }
 
+/// A string, borrowed unless it is written with escapes.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
 fn text(raw: Option<&RawValue>) -> Option<Cow<'_, str>> {
-    #[derive(Deserialize)]
-    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
     serde_json::from_str::<Text>(raw?.get()).ok().map(|text| text.0)
 }
 
@@ -291,7 +350,7 @@ mod tests {
     use super::*;
 
     fn decode(json: &str) -> Result<ClientEvent, Refusal> {
-        ClientEvent::decode(json.as_bytes())
+        ClientEvent::decode(json)
     }
 
     const ID: &str = "2f1f3c58-9d5b-4a3e-8f6a-0d1c2b3a4958";
@@ -329,6 +388,19 @@ mod tests {
         assert_eq!(chat(" a <b> c\u{0}\u{7f} ").as_deref(), Some("a <b> c"));
         assert_eq!(chat(" \u{1} "), None);
         assert_eq!(chat(&"é".repeat(600)).map(|text| text.chars().count()), Some(500));
+    }
+
+    #[test]
+    fn of_a_field_that_comes_twice_the_last_counts_and_null_is_nothing() {
+        let json = format!(
+            r#"["rtc:ice",{{"candidate":1,"x":[{{}}],"room\u0049d":"{ID}","candidate":{{"a":2}},"socials":null}},3]"#
+        );
+        let Ok(ClientEvent::Signal { payload, room, .. }) = decode(&json) else { panic!() };
+        assert_eq!((&payload[..], room), (&br#"{"a":2}"#[..], CallId::decode(ID)));
+        for payload in ["7", "-7", "1.5", "true", "null", "\"x\"", "[{\"roomId\":\"x\"}]", "{}"] {
+            let refused = Err(Refusal::Malformed("roomId must be a string"));
+            assert_eq!(decode(&format!(r#"["room:join",{payload}]"#)), refused, "{payload}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Nouns that several messages share: the card of a user, what is known of a login, a line of chat.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -95,6 +96,15 @@ pub struct Card {
     pub introduction: Option<Introduction>,
 }
 
+impl Card {
+    /// Its JSON but for the brace that closes it: what differs from viewer to viewer follows in the queue's list.
+    pub fn encode_open(&self) -> Box<[u8]> {
+        let mut json = serde_json::to_vec(self).expect("memory takes it, and a card has no key but text");
+        json.pop();
+        json.into()
+    }
+}
+
 /// "Introduced to `target` by `introducer`" (contract 4.4).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Introduction {
@@ -106,7 +116,7 @@ pub struct Introduction {
 /// A user's account as far as every request needs it; what the session cache holds.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Login {
-    pub card: Card,
+    pub card: Arc<Card>,
     pub token: TokenHash,
     pub account: AccountType,
     pub paid: PaidStatus,

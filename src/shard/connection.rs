@@ -68,22 +68,25 @@ pub(super) struct Task {
 
 enum Fate {
     Closed(CloseReason),
-    Moves(ShardId, Output),
+    Moves(ShardId, Box<Output>),
     /// The socket is for a session.
     Upgrades(EngineSid),
 }
 
 /// Gives the connection a slot and a task that serves it until it closes or moves; `first` is handled before anything.
 pub(super) fn serve(shard: Rc<Shard>, served: Served, first: Option<Output>) {
-    let Served { conn, stream, journey } = served;
+    let Served { mut conn, stream, journey } = served;
+    if let Some(output) = first {
+        conn.put_back(output);
+    }
     let id = shard.slots.borrow_mut().insert(conn, journey.map(Session::new));
     if let Some(journey) = journey {
         shard.session_here(journey, id);
     }
     let mut task = Task { shard, id, stream };
     spawn_local(async move {
-        match task.run(first).await {
-            Fate::Moves(home, output) => task.move_to(home, output),
+        match task.run().await {
+            Fate::Moves(home, output) => task.move_to(home, *output),
             Fate::Upgrades(sid) => task.upgrade(sid),
             Fate::Closed(reason) => Box::pin(task.close(reason)).await,
         }
@@ -103,12 +106,15 @@ pub fn adopt(shard: Rc<Shard>, adopted: Adopted) {
 }
 
 impl Task {
-    async fn run(&mut self, first: Option<Output>) -> Fate {
-        let (mut next, mut handled) = (first, 0_usize);
+    async fn run(&mut self) -> Fate {
+        let mut handled = 0_usize;
         loop {
-            while let Some(output) = next.take().or_else(|| self.with(|entry| entry.conn.poll())) {
-                if let Some(fate) = self.perform(output).await {
-                    return fate;
+            while let Some(output) = self.with(|entry| entry.conn.poll()) {
+                if let Some(waiting) = self.perform(output) {
+                    // Rare, and larger than all else that the task keeps.
+                    if let Some(fate) = Box::pin(self.wait_for(waiting)).await {
+                        return fate;
+                    }
                 }
                 handled += 1;
                 if handled.is_multiple_of(OUTPUTS_IN_A_ROW) {
@@ -119,20 +125,42 @@ impl Task {
         }
     }
 
-    async fn perform(&mut self, output: Output) -> Option<Fate> {
+    /// Does what can be done at once; what takes time, or ends the task, comes back.
+    fn perform(&mut self, output: Output) -> Option<Output> {
+        if self.elsewhere(&output).is_some() {
+            return Some(output);
+        }
+        match output {
+            Output::Event(event) => {
+                if self.shard.domain.borrow().needs(self.shard.now(), self.id, &event).is_some() {
+                    return Some(Output::Event(event));
+                }
+                self.shard.handle(Input::Client { conn: self.id, event, fact: None });
+            }
+            Output::Acknowledge(id) => {
+                let now = self.shard.now();
+                self.with(|entry| entry.conn.acknowledge(now, &id));
+            }
+            Output::PostFailed { sid, reason } => self.post_failed(sid, reason),
+            Output::Probed(sid) => self.probed(sid),
+            Output::Refused(message) => self.shard.send(self.id, &ServerEvent::Error { message }),
+            Output::Left(leave) => self.shard.handle(Input::Left { conn: self.id, leave }),
+            other => return Some(other),
+        }
+        None
+    }
+
+    async fn wait_for(&mut self, output: Output) -> Option<Fate> {
         if let Some(home) = self.elsewhere(&output) {
-            return Some(Fate::Moves(home, output));
+            return Some(Fate::Moves(home, Box::new(output)));
         }
         match output {
             Output::Request(request) => self.request(&request).await,
             Output::Engine { ask, request } => {
-                if let Some(shard) = Box::pin(self.engine(ask, &request)).await {
-                    return Some(Fate::Moves(shard, Output::Engine { ask, request }));
+                if let Some(shard) = self.engine(ask, &request).await {
+                    return Some(Fate::Moves(shard, Box::new(Output::Engine { ask, request })));
                 }
             }
-            Output::PostFailed { sid, reason } => self.post_failed(sid, reason),
-            Output::Probed(sid) => self.probed(sid),
-            Output::Upgraded(sid) => return Some(Fate::Upgrades(sid)),
             Output::Connect { token } => {
                 let fact = self.fact(token.as_ref().map(session_of)).await;
                 self.shard.handle(Input::Connect { conn: self.id, fact });
@@ -142,13 +170,9 @@ impl Task {
                 let fact = self.fact(needs).await;
                 self.shard.handle(Input::Client { conn: self.id, event, fact });
             }
-            Output::Acknowledge(id) => {
-                let now = self.shard.now();
-                self.with(|entry| entry.conn.acknowledge(now, &id));
-            }
-            Output::Refused(message) => self.shard.send(self.id, &ServerEvent::Error { message }),
-            Output::Left(leave) => self.shard.handle(Input::Left { conn: self.id, leave }),
+            Output::Upgraded(sid) => return Some(Fate::Upgrades(sid)),
             Output::Close(reason) => return Some(Fate::Closed(reason)),
+            other => assert!(self.perform(other).is_none(), "the rest takes no time"),
         }
         None
     }

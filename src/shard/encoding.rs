@@ -4,7 +4,7 @@
 //! further ones wait in the order they came. Which coding, and whether any, is decided by `wire/encoding.rs`.
 
 use crate::runtime::yield_now;
-use crate::wire::encoding::{Encoding, SLICE_BYTES, choose};
+use crate::wire::encoding::{Encoding, choose, slice_bytes};
 use crate::wire::http::{Request, Response};
 
 use super::Shard;
@@ -14,11 +14,12 @@ use super::Shard;
 pub async fn encode(shard: &Shard, request: &Request, response: &mut Response) {
     let settings = &shard.settings.encoding;
     let Some(coding) = choose(settings, request, response) else { return };
-    let is_long = response.body.len() > SLICE_BYTES;
+    let level = settings.level(response.effort);
+    let is_long = response.body.len() > slice_bytes(level);
     let _leave = if is_long { shard.encodings.acquire().await.ok() } else { None };
-    let mut encoding = Encoding::new(coding, settings.level, response.body.clone());
+    let mut encoding = Encoding::reusing(&mut shard.spare.borrow_mut(), coding, level, response.body.clone());
     while encoding.step() {
         yield_now().await;
     }
-    encoding.finish(response);
+    shard.spare.borrow_mut().keep(encoding.finish(response));
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 use futures_lite::future::or;
 
 use crate::api::Settings;
-use crate::api::host::{Busy, CacheCounts, Host, Live, QueueVisitor, Unavailable};
-use crate::base::{Random, Time, Token, TokenHash, UserId};
+use crate::api::host::{Busy, CacheCounts, Host, Live, Unavailable};
+use crate::base::{Random, ShardId, Time, Token, TokenHash, UserId};
+use crate::domain::directory::Directory;
 use crate::domain::rate::{Action, Bucket, Key, Limit, Standing};
 use crate::link::LinkError;
 use crate::message::model::Login;
@@ -105,16 +106,12 @@ impl Host for ShardHost {
         }
     }
 
-    fn queue(&self, visit: QueueVisitor<'_>) {
-        self.0.domain.borrow().directory().available().for_each(|card| visit(card));
+    fn shard(&self) -> ShardId {
+        self.0.id
     }
 
-    fn available(&self, user: UserId) -> bool {
-        self.0.domain.borrow().directory().is_available(user)
-    }
-
-    fn online_users(&self) -> usize {
-        self.0.domain.borrow().directory().online_count()
+    fn directory<T>(&self, look: impl FnOnce(&Directory) -> T) -> T {
+        look(self.0.domain.borrow().directory())
     }
 
     async fn standing(&self) -> Option<store::Standing> {

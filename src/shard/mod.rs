@@ -20,6 +20,7 @@ use crate::base::{Random, ShardId, Time};
 use crate::domain::rate::Rates;
 use crate::domain::{self, Domain};
 use crate::runtime::{Listener, Scratch, spawn_local};
+use crate::wire::encoding::Spare;
 use crate::{api, conn, wire};
 
 mod accept;
@@ -105,6 +106,8 @@ pub(crate) struct Shard {
     scratch: Scratch,
     /// Leave to encode a long body.
     encodings: Semaphore,
+    /// For the next body.
+    spare: RefCell<Spare>,
     open: Arc<AtomicUsize>,
     refusing: Arc<AtomicBool>,
     /// Connections that have ended, by reason.
@@ -133,6 +136,7 @@ pub async fn run(start: Start) {
         mesh: Mesh::new(start.senders),
         scratch: Scratch::new(),
         encodings: Semaphore::new(COMPRESSIONS_MAX),
+        spare: RefCell::default(),
         open: start.open,
         refusing: start.refusing,
         closed: RefCell::default(),

@@ -239,7 +239,7 @@ mod tests {
         let card = Card { user_id: user(number), ..card() };
         let (account, paid) = (AccountType::Guest, PaidStatus::Unpaid);
         let token = TokenHash([number; 32]);
-        Login { card, token, account, paid, banned: false, active: true, expires_at: Time(u64::MAX) }
+        Login { card: card.into(), token, account, paid, banned: false, active: true, expires_at: Time(u64::MAX) }
     }
 
     fn card() -> Card {

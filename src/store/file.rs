@@ -9,6 +9,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, Error, ErrorCode};
 
 use super::OpenError;
@@ -102,6 +103,8 @@ fn prepare(path: &Path, spec: &Spec<'_>) -> Result<Connection, Problem> {
     let mut connection = Connection::open(path)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    // Else a statement whose plan might depend on a parameter (a LIMIT, a bound of a range) is prepared at each use.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     let version: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     if version > known(spec) {
         return Err(Problem::Newer(version));
@@ -125,4 +128,24 @@ fn migrate(connection: &mut Connection, version: u32, spec: &Spec<'_>) -> Result
         transaction.commit()?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::StatementStatus;
+
+    use super::*;
+
+    #[test]
+    fn a_statement_is_prepared_once_whatever_is_bound_to_it() {
+        let migrations = &["CREATE TABLE numbers (number INTEGER NOT NULL) STRICT"];
+        let spec = Spec { folder: Path::new(""), name: "", migrations, cache_kib: 64 };
+        let Ok(connection) = prepare(Path::new(":memory:"), &spec) else { panic!("memory takes it") };
+        let sql = "SELECT number FROM numbers WHERE number > ?1 ORDER BY number LIMIT ?2";
+        let mut statement = connection.prepare(sql).unwrap();
+        for n in 0..3 {
+            assert!(!statement.exists((n, n + 1)).unwrap());
+        }
+        assert_eq!(statement.get_status(StatementStatus::RePrepare), 0);
+    }
 }

@@ -1,7 +1,7 @@
 //! Content codings of responses (RFC 9110 8.4): which one a client gets, and the encoders, fed in slices.
 //!
 //! The caller keeps the [`Encoding`] between two steps and does other work there; one step takes at most
-//! [`SLICE_BYTES`] of the body. Bounds: `base/limits`, and one window of [`BROTLI_WINDOW_BITS`] or 32 KiB per encoding.
+//! [`slice_bytes`] of the body. Bounds: `base/limits`, and one window of [`BROTLI_WINDOW_BITS`] or 32 KiB per encoding.
 //! Not here: codings of requests, which no client of ours uses, and the compression of WebSocket messages.
 
 use std::io::Write;
@@ -9,21 +9,29 @@ use std::io::Write;
 use brotli::CompressorWriter;
 use brotli::enc::BrotliEncoderParams;
 use bytes::Bytes;
-use flate2::Compression;
-use flate2::write::{GzEncoder, ZlibEncoder};
+use flate2::write::ZlibEncoder;
+use flate2::{Compress, Compression, FlushCompress, Status};
 
-use super::http::{Request, Response, values};
+use super::http::{Effort, Request, Response, values};
 use crate::base::limits::{COMPRESSED_BYTES_MAX, COMPRESSED_BYTES_MIN, COMPRESSION_LEVEL, FULLY_COMPRESSED_BYTES_MAX};
 
 /// Bytes of the body that one step takes: about half a millisecond at the usual level.
-pub const SLICE_BYTES: usize = 16 * 1024;
+const SLICE_BYTES: usize = 16 * 1024;
+/// The same at a level up to [`FAST_LEVEL`].
+const FAST_SLICE_BYTES: usize = 64 * 1024;
 /// After so many bytes brotli writes out what it holds; by itself it gathers more, and one step then takes twice as
-/// long. A multiple of [`SLICE_BYTES`].
+/// long. A multiple of both slices.
 const BROTLI_BLOCK_BYTES: usize = 64 * 1024;
 /// Brotli's window, as a power of two. With 16 and a quality above 4 an encoder takes 34 MB, with more it gains little.
 const BROTLI_WINDOW_BITS: i32 = 17;
 /// Brotli's quality by level. Above 6 an encoder takes 8 to 38 MB.
 const BROTLI_QUALITY: [i32; 10] = [0, 1, 2, 2, 3, 3, 4, 5, 5, 6];
+/// Level of a response that is worth little effort: the fastest that is not much larger (`cargo bench --bench encoding`).
+const FAST_LEVEL: u8 = 2;
+/// Gzip's window, as a power of two: the largest.
+const GZIP_WINDOW_BITS: u8 = 15;
+/// Bytes by which gzip's output grows at least.
+const GZIP_ROOM_BYTES: usize = 4096;
 /// Bytes of brotli's own buffer before what it writes is ours.
 const BROTLI_BUFFER_BYTES: usize = 4096;
 
@@ -46,6 +54,21 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    /// The level for a response that is worth this effort.
+    pub fn level(&self, effort: Effort) -> u8 {
+        match effort {
+            Effort::Usual => self.level,
+            Effort::Little => self.level.min(FAST_LEVEL),
+        }
+    }
+}
+
+/// How many bytes of a body one step takes at a level.
+pub fn slice_bytes(level: u8) -> usize {
+    if level <= FAST_LEVEL { FAST_SLICE_BYTES } else { SLICE_BYTES }
+}
+
 /// The codings of this server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Coding {
@@ -58,6 +81,8 @@ pub enum Coding {
 impl Coding {
     /// All, the first is taken among those that a client likes as much.
     pub const ALL: [Self; 3] = [Self::Brotli, Self::Gzip, Self::Deflate];
+    /// The same where speed counts.
+    const FASTEST_FIRST: [Self; 3] = [Self::Gzip, Self::Deflate, Self::Brotli];
 
     /// As `Content-Encoding` names it.
     pub fn name(self) -> &'static str {
@@ -88,7 +113,7 @@ pub fn choose(settings: &Settings, request: &Request, response: &mut Response) -
     if !is_sized || request.header("x-no-compression").is_some() {
         return None;
     }
-    negotiate(request)
+    negotiate(request, response.effort)
 }
 
 /// A body that is being encoded.
@@ -97,18 +122,42 @@ pub struct Encoding {
     encoder: Encoder,
     body: Bytes,
     used: usize,
+    slice_bytes: usize,
 }
 
 /// One encoder of each coding, writing into memory.
 enum Encoder {
     Brotli(Box<CompressorWriter<Vec<u8>>>),
-    Gzip(GzEncoder<Vec<u8>>),
+    Gzip(Gzip),
     Deflate(ZlibEncoder<Vec<u8>>),
+}
+
+struct Gzip {
+    level: u8,
+    compress: Compress,
+    out: Vec<u8>,
+}
+
+/// What may be left of an encoding for the next: the tables of gzip, whose 300 KB are otherwise taken from the system for
+/// each body, which takes longer than to encode a short one.
+#[derive(Default)]
+pub struct Spare(Option<(u8, Compress)>);
+
+impl Spare {
+    /// Takes what is left of another, if anything is.
+    pub fn keep(&mut self, other: Self) {
+        self.0 = other.0.or(self.0.take());
+    }
 }
 
 impl Encoding {
     /// Begins to encode `body` at `level` (1 to 9); a body that would take long, at the fastest.
     pub fn new(coding: Coding, level: u8, body: Bytes) -> Self {
+        Self::reusing(&mut Spare::default(), coding, level, body)
+    }
+
+    /// The same with what is left of another, if it fits.
+    pub fn reusing(spare: &mut Spare, coding: Coding, level: u8, body: Bytes) -> Self {
         let level = if body.len() > FULLY_COMPRESSED_BYTES_MAX { 1 } else { level.min(9) };
         let (out, compression) = (Vec::with_capacity(body.len() / 4), Compression::new(u32::from(level)));
         let encoder = match coding {
@@ -121,15 +170,15 @@ impl Encoding {
                 };
                 Encoder::Brotli(Box::new(CompressorWriter::with_params(out, BROTLI_BUFFER_BYTES, &params)))
             }
-            Coding::Gzip => Encoder::Gzip(GzEncoder::new(out, compression)),
+            Coding::Gzip => Encoder::Gzip(Gzip::new(spare, level, out)),
             Coding::Deflate => Encoder::Deflate(ZlibEncoder::new(out, compression)),
         };
-        Self { coding, encoder, body, used: 0 }
+        Self { coding, encoder, body, used: 0, slice_bytes: slice_bytes(level) }
     }
 
     /// Takes the next slice, and says whether there are more.
     pub fn step(&mut self) -> bool {
-        let end = self.body.len().min(self.used + SLICE_BYTES);
+        let end = self.body.len().min(self.used + self.slice_bytes);
         let slice = &self.body[self.used..end];
         self.used = end;
         let has_more = end < self.body.len();
@@ -138,7 +187,7 @@ impl Encoding {
                 let ends_block = has_more && end.is_multiple_of(BROTLI_BLOCK_BYTES);
                 encoder.write_all(slice).and_then(|()| if ends_block { encoder.flush() } else { Ok(()) })
             }
-            Encoder::Gzip(encoder) => encoder.write_all(slice),
+            Encoder::Gzip(encoder) => encoder.write_all(slice, has_more),
             Encoder::Deflate(encoder) => encoder.write_all(slice),
         };
         written.expect("memory takes every write");
@@ -147,16 +196,16 @@ impl Encoding {
 
     /// After the last step: puts the encoded body into the response it came from, unless it has become no smaller.
     ///
-    /// An entity tag becomes a weak one, for it named the other bytes (RFC 9110 8.8.1).
-    pub fn finish(self, response: &mut Response) {
+    /// An entity tag becomes a weak one, for it named the other bytes (RFC 9110 8.8.1). Gives what can be used again.
+    pub fn finish(self, response: &mut Response) -> Spare {
         debug_assert_eq!(self.used, self.body.len(), "finished after the last step");
-        let encoded = match self.encoder {
-            Encoder::Brotli(encoder) => encoder.into_inner(),
-            Encoder::Gzip(encoder) => encoder.finish().expect("memory takes every write"),
-            Encoder::Deflate(encoder) => encoder.finish().expect("memory takes every write"),
+        let (encoded, spare) = match self.encoder {
+            Encoder::Brotli(encoder) => (encoder.into_inner(), Spare::default()),
+            Encoder::Gzip(Gzip { level, compress, out }) => (out, Spare(Some((level, compress)))),
+            Encoder::Deflate(encoder) => (encoder.finish().expect("memory takes every write"), Spare::default()),
         };
         if encoded.len() >= self.body.len() {
-            return;
+            return spare;
         }
         let tag = response.headers.iter_mut().find(|(name, _)| name.eq_ignore_ascii_case("etag"));
         if let Some((_, tag)) = tag.filter(|(_, tag)| !tag.starts_with("W/")) {
@@ -164,6 +213,34 @@ impl Encoding {
         }
         response.headers.push(("Content-Encoding", self.coding.name().to_owned()));
         response.body = encoded.into();
+        spare
+    }
+}
+
+impl Gzip {
+    fn new(spare: &mut Spare, level: u8, out: Vec<u8>) -> Self {
+        let compress = match spare.0.take_if(|(its_level, _)| *its_level == level) {
+            Some((_, mut compress)) => {
+                compress.reset();
+                compress
+            }
+            None => Compress::new_gzip(Compression::new(u32::from(level)), GZIP_WINDOW_BITS),
+        };
+        Self { level, compress, out }
+    }
+
+    fn write_all(&mut self, mut slice: &[u8], has_more: bool) -> std::io::Result<()> {
+        let flush = if has_more { FlushCompress::None } else { FlushCompress::Finish };
+        loop {
+            let taken = self.compress.total_in();
+            let status = self.compress.compress_vec(slice, &mut self.out, flush)?;
+            slice = &slice[(self.compress.total_in() - taken) as usize..];
+            let has_room = self.out.len() < self.out.capacity();
+            if status == Status::StreamEnd || (has_more && slice.is_empty() && has_room) {
+                return Ok(());
+            }
+            self.out.reserve(slice.len().max(GZIP_ROOM_BYTES));
+        }
     }
 }
 
@@ -203,7 +280,7 @@ fn vary_by_encoding(headers: &mut Vec<(&'static str, String)>) {
 ///
 /// What cannot be read is as if it were not there; of two weights for one coding the first counts. A client that
 /// takes neither a coding of ours nor `identity` gets `identity`, not 406: an answer serves it better than none.
-fn negotiate(request: &Request) -> Option<Coding> {
+fn negotiate(request: &Request, effort: Effort) -> Option<Coding> {
     let items = values(request, "accept-encoding").flat_map(|value| value.split(',')).filter_map(decode_item);
     let weight_of = |names: &[&str]| {
         let named = |(item, _): &(&str, u16)| names.iter().any(|name| item.eq_ignore_ascii_case(name));
@@ -212,7 +289,8 @@ fn negotiate(request: &Request) -> Option<Coding> {
     let (others, identity) = (weight_of(&["*"]).unwrap_or(0), weight_of(&["identity"]).unwrap_or(0));
     let mut best = None;
     let mut most = identity.max(1);
-    for coding in Coding::ALL {
+    let codings = if effort == Effort::Little { Coding::FASTEST_FIRST } else { Coding::ALL };
+    for coding in codings {
         let weight = weight_of(coding.names()).unwrap_or(others);
         if weight > most || (weight == most && best.is_none()) {
             (best, most) = (Some(coding), weight);
@@ -253,6 +331,7 @@ fn decode_weight(text: &str) -> Option<u16> {
 }
 
 const _: () = assert!(BROTLI_BLOCK_BYTES.is_multiple_of(SLICE_BYTES), "a block ends with a slice");
+const _: () = assert!(BROTLI_BLOCK_BYTES.is_multiple_of(FAST_SLICE_BYTES), "a block ends with a slice");
 
 #[cfg(test)]
 mod tests {
@@ -272,7 +351,7 @@ mod tests {
     /// What a client that sends these `Accept-Encoding` fields gets.
     fn chosen(fields: &[&str]) -> Option<&'static str> {
         let headers: Vec<_> = fields.iter().map(|field| ("accept-encoding", *field)).collect();
-        negotiate(&request(&headers)).map(Coding::name)
+        negotiate(&request(&headers), Effort::Usual).map(Coding::name)
     }
 
     fn text(bytes: usize) -> Response {
@@ -287,7 +366,7 @@ mod tests {
     /// Chooses and encodes as the shard does, for a client that takes `accepted`.
     fn encoded(settings: &Settings, accepted: &str, mut response: Response) -> Response {
         if let Some(coding) = choose(settings, &request(&[("accept-encoding", accepted)]), &mut response) {
-            let mut encoding = Encoding::new(coding, settings.level, response.body.clone());
+            let mut encoding = Encoding::new(coding, settings.level(response.effort), response.body.clone());
             while encoding.step() {}
             encoding.finish(&mut response);
         }
@@ -322,6 +401,17 @@ mod tests {
         ] {
             assert_eq!(chosen(&[field]), expected, "{field}");
         }
+    }
+
+    #[test]
+    fn where_speed_counts_gzip_at_a_low_level_comes_first_but_the_client_s_weights_still_decide() {
+        let little = || Response { effort: Effort::Little, ..text(5000) };
+        for (accepted, expected) in [("br, gzip", "gzip"), ("br, deflate", "deflate"), ("gzip;q=0.5, br", "br")] {
+            assert_eq!(header(&encoded(&ON, accepted, little()), "Content-Encoding"), [expected], "{accepted}");
+        }
+        let low = Settings { level: FAST_LEVEL, ..ON };
+        assert_eq!(encoded(&ON, "gzip", little()).body, encoded(&low, "gzip", text(5000)).body);
+        assert_eq!([0, 1, 9].map(|level| Settings { level, ..ON }.level(Effort::Little)), [0, 1, FAST_LEVEL]);
     }
 
     #[test]
@@ -392,6 +482,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_of_one_body_leaves_no_trace_in_the_next() {
+        let mut spare = Spare::default();
+        for (level, bytes) in [(2, 5_000), (2, 200_001), (6, 70_000), (6, 1_024), (2, 1_500), (2, 40)] {
+            let fresh = encoded(&Settings { level, bytes_min: 0 }, "gzip", text(bytes));
+            let mut reused = text(bytes);
+            let mut encoding = Encoding::reusing(&mut spare, Coding::Gzip, level, reused.body.clone());
+            assert!(spare.0.is_none() || spare.0.as_ref().is_some_and(|(left, _)| *left != level));
+            while encoding.step() {}
+            spare.keep(encoding.finish(&mut reused));
+            assert!(reused.body == fresh.body, "{level} {bytes}");
+        }
+        spare.keep(Spare::default());
+        assert!(spare.0.is_some());
+    }
+
+    #[test]
     fn a_large_body_is_encoded_fast_and_a_larger_one_not_at_all() {
         let large = text(FULLY_COMPRESSED_BYTES_MAX + 1);
         let (best, fastest) = (Settings { level: 9, ..ON }, Settings { level: 1, ..ON });
@@ -409,6 +515,7 @@ mod tests {
         let mut encoding = Encoding::new(Coding::Gzip, 6, text(3 * SLICE_BYTES).body);
         assert_eq!([encoding.step(), encoding.step(), encoding.step()], [true, true, false]);
         assert!(!Encoding::new(Coding::Gzip, 6, text(SLICE_BYTES).body).step());
+        assert!(!Encoding::new(Coding::Gzip, FAST_LEVEL, text(FAST_SLICE_BYTES).body).step());
     }
 
     #[test]

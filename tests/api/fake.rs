@@ -7,10 +7,13 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use duet::api::host::{Busy, CacheCounts, Live, QueueVisitor, Unavailable};
+use duet::api::host::{Busy, CacheCounts, Live, Unavailable};
 use duet::api::{Host, Settings, handle};
-use duet::base::{Random, Time, Token, TokenHash, UserId};
+use duet::base::{Random, ShardId, Time, Token, TokenHash, UserId};
+use duet::domain::Effects;
+use duet::domain::directory::Directory;
 use duet::domain::rate::{Action, Bucket, Key, Limit, Rates, Standing};
+use duet::message::Delta;
 use duet::message::model::{AccountType, Card, Gender, Login, Metrics, PaidStatus, Socials};
 use duet::message::store::{self, Account, HistoryEntry, InviteCodeRefusal, Profile, Relations, Reply, SignedUp};
 use duet::wire::http::{Method, Request, Response};
@@ -45,7 +48,9 @@ pub struct Fake {
     pub address: Cell<IpAddr>,
     pub people: RefCell<Vec<Person>>,
     pub sessions: RefCell<Vec<Session>>,
+    /// Who is available, longest waiting first.
     pub queue: RefCell<Vec<UserId>>,
+    pub shard: Cell<ShardId>,
     pub relations: RefCell<Relations>,
     pub history: RefCell<Vec<HistoryEntry>>,
     /// What the next invite code meets; `None`: it is good.
@@ -60,6 +65,8 @@ pub struct Fake {
     pub hashed: Cell<usize>,
     pub ended: RefCell<Vec<(UserId, TokenHash)>>,
     pub changed: RefCell<Vec<UserId>>,
+    /// Follows `people` and `queue`.
+    directory: RefCell<Directory>,
     random: RefCell<Random>,
     rates: RefCell<Rates>,
 }
@@ -73,6 +80,8 @@ impl Fake {
             people: RefCell::default(),
             sessions: RefCell::default(),
             queue: RefCell::default(),
+            shard: Cell::new(ShardId(0)),
+            directory: RefCell::default(),
             relations: RefCell::default(),
             history: RefCell::default(),
             refusal: Cell::new(None),
@@ -184,7 +193,7 @@ impl Fake {
         let target = referral.as_ref().filter(|(code, _)| Some(code) == wanted.referral_code.as_ref());
         let target = target.and_then(|(_, user)| self.person(|person| person.card.user_id == *user));
         let account = AccountType::Guest;
-        let login = Login { card, token, account, paid, banned: false, active: true, expires_at };
+        let login = Login { card: card.into(), token, account, paid, banned: false, active: true, expires_at };
         Reply::SignedUp(Box::new(SignedUp { login, target: target.map(|person| person.card) }))
     }
 
@@ -280,7 +289,7 @@ impl Host for Fake {
             banned: matches!(person.ban_status.as_str(), "temporary" | "permanent"),
             active: session.active,
             expires_at: session.expires_at,
-            card: person.card,
+            card: person.card.into(),
         }))
     }
 
@@ -310,22 +319,24 @@ impl Host for Fake {
         Ok(person.map(Self::profile_of))
     }
 
-    fn online_users(&self) -> usize {
-        3
-    }
-
     async fn user_changed(&self, user: UserId) {
         self.changed.borrow_mut().push(user);
     }
 
-    fn queue(&self, visit: QueueVisitor<'_>) {
-        for user in self.queue.borrow().iter() {
-            visit(&self.person(|person| person.card.user_id == *user).unwrap().card);
-        }
+    fn shard(&self) -> ShardId {
+        self.shard.get()
     }
 
-    fn available(&self, user: UserId) -> bool {
-        self.queue.borrow().contains(&user)
+    fn directory<T>(&self, look: impl FnOnce(&Directory) -> T) -> T {
+        let (mut directory, queue) = (self.directory.borrow_mut(), self.queue.borrow());
+        let delta = |person: &Person| {
+            let place = queue.iter().position(|user| *user == person.card.user_id);
+            let (card, since) = (person.card.clone().into(), Time(place.unwrap_or_default() as u64));
+            Delta { card, online: true, available: place.is_some(), since }
+        };
+        let deltas: Vec<_> = self.people.borrow().iter().map(delta).collect();
+        directory.apply(&deltas, &mut Effects::default());
+        look(&directory)
     }
 
     async fn standing(&self) -> Option<store::Standing> {

@@ -1,81 +1,16 @@
-//! The queue, the reel and the history (contract 2.6).
+//! The reel and the history, and the paywall before them (contract 2.6).
 
 use std::collections::BTreeSet;
 
 use duet::api::Settings;
-use duet::base::{CallId, Random, Token, UserId};
-use duet::message::model::{Introduction, PaidStatus};
+use duet::base::{CallId, Random};
+use duet::message::model::PaidStatus;
 use duet::message::store::HistoryEntry;
 use serde_json::{Value, json};
 
 use crate::fake::{Fake, NOW, assert_refused};
+use crate::queue::crowd;
 use crate::server;
-
-/// A viewer and `count` others, all in the queue.
-fn crowd(server: &Fake, count: usize) -> (UserId, Token, Vec<UserId>) {
-    let (viewer, token) = server.guest("Vera");
-    let others: Vec<_> = (0..count).map(|n| server.guest(&format!("Guest {n}")).0).collect();
-    server.queue.borrow_mut().push(viewer);
-    server.queue.borrow_mut().extend(&others);
-    (viewer, token, others)
-}
-
-#[test]
-fn the_queue_lists_everybody_else_in_order() {
-    let server = server();
-    let (_, token, others) = crowd(&server, 3);
-    server.change(others[0], |person| person.card.selfie_url = Some("https://a/s.jpg".to_owned()));
-    let body = server.get("/room/queue", Some(&token)).json();
-    assert_eq!(body["totalAvailable"], 3);
-    let expected = json!({
-        "userId": others[0], "name": "Guest 0", "gender": "female", "selfieUrl": "https://a/s.jpg",
-        "hasCooldown": false, "cooldownExpiry": null, "wasIntroducedToMe": false, "introducedBy": null,
-    });
-    assert_eq!(body["users"][0], expected);
-    let ids: Vec<_> = body["users"].as_array().unwrap().iter().map(|user| user["userId"].clone()).collect();
-    assert_eq!(json!(ids), json!(others));
-}
-
-#[test]
-fn an_empty_queue_is_an_empty_list() {
-    let server = server();
-    let (_, token) = server.guest("Vera");
-    assert_eq!(server.get("/room/queue", Some(&token)).json(), json!({ "users": [], "totalAvailable": 0 }));
-}
-
-#[test]
-fn the_queue_flags_cooldowns_and_introductions_and_hides_the_reported() {
-    let server = server();
-    let (viewer, token, others) = crowd(&server, 4);
-    server.relations.borrow_mut().cooldowns.push((others[0], NOW + 5));
-    server.relations.borrow_mut().hidden.push(others[1]);
-    let introduced = |user, target| {
-        let introduction = Introduction { target, introducer: "Ida".to_owned() };
-        server.change(user, |person| person.card.introduction = Some(introduction));
-    };
-    introduced(others[2], viewer);
-    introduced(others[3], others[0]);
-    let body = server.get("/room/queue", Some(&token)).json();
-    assert_eq!(body["totalAvailable"], 4);
-    let flags = |user: &Value| {
-        ["hasCooldown", "cooldownExpiry", "wasIntroducedToMe", "introducedBy"].map(|name| user[name].clone())
-    };
-    let users: Vec<_> = body["users"].as_array().unwrap().iter().map(flags).collect();
-    let expected = json!([[true, NOW + 5, false, null], [false, null, true, "Ida"], [false, null, false, null],]);
-    assert_eq!(json!(users), expected);
-}
-
-#[test]
-fn a_long_queue_is_cut_but_keeps_introductions() {
-    let server = server();
-    let (viewer, token, others) = crowd(&server, 2_005);
-    let introduction = Introduction { target: viewer, introducer: "Ida".to_owned() };
-    server.change(others[2_003], |person| person.card.introduction = Some(introduction));
-    let body = server.get("/room/queue", Some(&token)).json();
-    let users = body["users"].as_array().unwrap();
-    assert_eq!((users.len(), &body["totalAvailable"]), (2_001, &json!(2_005)));
-    assert_eq!(users[2_000]["userId"], json!(others[2_003]));
-}
 
 #[test]
 fn the_paywall_closes_queue_and_reel() {

@@ -83,6 +83,33 @@ describe("demo page", { concurrency: 3 }, () => {
     await cy.leaves();
   });
 
+  fact("a queue that has not changed is a 304 on the wire and whole to the page", async (ann) => {
+    const wire = await ann.page.context().newCDPSession(ann.page);
+    const [urls, statuses] = [new Map(), []];
+    wire.on("Network.requestWillBeSent", ({ requestId, request }) => urls.set(requestId, request.url));
+    wire.on("Network.responseReceivedExtraInfo", ({ requestId, statusCode }) => urls.get(requestId)?.endsWith("/room/queue?limit=9") && statuses.push(statusCode));
+    await wire.send("Network.enable");
+    const token = await ann.page.evaluate(async () => {
+      const asked = { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ name: "Eve", gender: "female" }) };
+      return (await (await fetch("/auth/guest", asked)).json()).sessionToken;
+    });
+    const fetched = () => ann.page.evaluate(async (token) => {
+      const response = await fetch("/room/queue?limit=9", { headers: { authorization: `Bearer ${token}` } });
+      return { status: response.status, body: await response.text() };
+    }, token);
+    // Both are still on their way into the queue.
+    let last = await fetched();
+    assert.deepEqual(statuses, [200]);
+    await eventually("a second look is answered 304", async () => {
+      const before = last;
+      last = await fetched();
+      if (statuses.at(-1) !== 304) return false;
+      assert.deepEqual(last, before);
+      assert.equal(JSON.parse(last.body).users.length, 2);
+      return true;
+    });
+  }, { on: () => Server.start() });
+
   fact("who comes while the queue is being fetched is seen as well", async (ann, bo) => {
     const cy = await Person.arrive(browser, server, { name: `Cy ${bo.name}` });
     const told = (id) => eventually("the server tells of somebody", () => ann.frames.some((frame) => frame.includes("queue:update") && frame.includes(id)));

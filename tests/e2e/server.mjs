@@ -30,6 +30,7 @@ export const UNLIMITED = {
   "signups-per-hour": 0,
   "logins-per-hour": 0,
   "api-per-minute": 0,
+  "queue-list-max": 2000,
 };
 
 const running = new Set();

@@ -136,7 +136,7 @@ const ATTACKS = {
     },
   },
   unread: {
-    what: "20 clients in the queue that read none of the changes that 18 others make, 1,620 a second (10,000 are published in 8 s)",
+    what: "20 clients in the queue that read nothing, while 18 others join and leave it 1,620 times a second (each is announced twice a second)",
     right: ["changes", "reset", "closed"],
     async run(attack) {
       // One more in the queue, who counts what there is to read.

@@ -124,7 +124,8 @@ impl World {
         let Some(id) = self.clients[who].pipe.and_then(|pipe| self.pipes[pipe].server) else { return };
         let me = self.clients[who].user;
         let directory = self.shards[self.shard_of(id.shard)].domain.directory();
-        let others: Vec<UserId> = directory.available().map(|card| card.user_id).filter(|user| *user != me).collect();
+        let others: Vec<UserId> =
+            directory.queue().people().map(|person| person.card.user_id).filter(|user| *user != me).collect();
         let cools = |user: &UserId| self.store.cooldowns.contains_key(&unordered((me, *user)));
         let free: Vec<UserId> = others.iter().copied().filter(|user| !cools(user)).collect();
         let among = if self.random.one_in(8) { others } else { free };

@@ -62,9 +62,17 @@ impl World {
 
 /// Runs seeds until one fails, and checks that it fails for the right reason.
 fn caught(mutant: Mutant, checkers: &[&str]) {
+    caught_beside(mutant, &[], checkers);
+}
+
+/// The same for a mutant that may show itself by another consequence first: such a seed proves nothing.
+fn caught_beside(mutant: Mutant, consequences: &[&str], checkers: &[&str]) {
     for seed in 0..SEEDS {
         let mut world = World::new(seed, Some(mutant));
         let Err(broken) = world.run() else { continue };
+        if consequences.contains(&broken.checker) {
+            continue;
+        }
         assert!(checkers.contains(&broken.checker), "{mutant:?} was caught by another checker: {broken}");
         println!("{mutant:?}: seed {seed}: {broken}");
         return;
@@ -74,7 +82,7 @@ fn caught(mutant: Mutant, checkers: &[&str]) {
 
 #[test]
 fn an_accept_without_the_compare_and_set_is_caught() {
-    caught(Mutant::NaiveAccept, &["two calls"]);
+    caught_beside(Mutant::NaiveAccept, &["both ends agree"], &["two calls"]);
 }
 
 #[test]

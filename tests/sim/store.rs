@@ -203,7 +203,7 @@ impl Store {
     fn login(&self, token: TokenHash) -> Option<Login> {
         let account = &self.accounts[self.sessions.get(&token)?];
         Some(Login {
-            card: account.card.clone(),
+            card: account.card.clone().into(),
             token,
             account: AccountType::Guest,
             paid: account.paid,

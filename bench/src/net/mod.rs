@@ -2,7 +2,7 @@
 //!
 //! A scenario is a [`Handler`]: it is called with what happens and answers by calling [`Net`]. Everything it sends in one
 //! call goes to the kernel in one write per connection. Connections share one read buffer; one costs its kernel objects
-//! and about 300 bytes. Where latency is measured the load is an open loop ([`Schedule`]); how late the generator itself
+//! and less than 1 KiB. Where latency is measured the load is an open loop ([`Schedule`]); how late the generator itself
 //! was is counted in [`Net::lateness`].
 //!
 //! Not here: what is sent and what it means; that is the scenarios'.
@@ -159,7 +159,7 @@ pub struct Net {
     dialled: u32,
     /// The open loop's, if there is one.
     pub schedule: Option<Schedule>,
-    /// From the intention to the kernel's having taken it, ns.
+    /// From the intention to the end of the write, ns.
     pub lateness: Histogram<u64>,
     pub traffic: Traffic,
 }
@@ -441,10 +441,12 @@ impl Net {
         }
     }
 
-    /// Forgets a connection and tells the scenario.
+    /// Forgets a connection and tells the scenario, unless the scenario has closed it meanwhile.
     fn fail(&mut self, handler: &mut impl Handler, id: Id, failure: Failure) {
-        self.remove(id);
-        handler.closed(self, id, failure);
+        if live(&mut self.slots, id).is_some() {
+            self.remove(id);
+            handler.closed(self, id, failure);
+        }
     }
 
     fn remove(&mut self, id: Id) {

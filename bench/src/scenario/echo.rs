@@ -20,14 +20,15 @@ const IN_FLIGHT: usize = 1;
 
 /// Each connection sends again as soon as its message is back.
 const SATURATION: Metric = Metric::new("saturation", "Messages at saturation", "/s", 0).compared();
-const SATURATION_SHARE: Metric = Metric::new("saturation-cpu", "Server's core then", "%", 0);
+const SATURATION_SHARE: Metric = Metric::new("saturation-cpu", "Server's core, saturated", "%", 0);
 /// What saturation would be if the server had all of its core, and the generator were no limit.
 const SATURATION_EACH: Metric =
-    Metric::new("saturation-per-cpu-second", "Messages per server CPU second then", "", 0).compared();
+    Metric::new("saturation-per-cpu-second", "Messages per server CPU second, saturated", "", 0).compared();
 /// With a little to do at a time, as in life: heaps are cheaper.
-const FIXED_EACH: Metric = Metric::new("fixed-per-cpu-second", "The same at the fixed rate", "", 0).compared();
-const FIXED_P50: Metric = Metric::new("fixed-p50", "p50 there", "ms", 3);
-const FIXED_P99: Metric = Metric::new("fixed-p99", "p99 there", "ms", 3);
+const FIXED_EACH: Metric =
+    Metric::new("fixed-per-cpu-second", "Messages per server CPU second, fixed rate", "", 0).compared();
+const FIXED_P50: Metric = Metric::new("fixed-p50", "p50, fixed rate", "ms", 3);
+const FIXED_P99: Metric = Metric::new("fixed-p99", "p99, fixed rate", "ms", 3);
 
 #[derive(Default)]
 pub struct Echo;

@@ -75,8 +75,17 @@ impl Scenario for FanOut {
     const NAME: &'static str = "fan-out";
     const ABOUT: &'static str = "People come to the queue and leave it, and everybody who looks at it is told; of raw \
                                  peers one connection's messages go to all. What is lost counts as 10 s.";
-    const SERVERS: &'static [&'static str] =
-        &["duet-uring", "duet-epoll", "node", "node-reference", "socketioxide", "ws", "tokio-ws", "uwebsockets"];
+    const SERVERS: &'static [&'static str] = &[
+        "duet-uring",
+        "duet-epoll",
+        "duet-uring-plain",
+        "node",
+        "node-reference",
+        "socketioxide",
+        "ws",
+        "tokio-ws",
+        "uwebsockets",
+    ];
     const QUICK_SERVERS: &'static [&'static str] = &["duet-uring", "ws"];
     const BASELINE: &'static str = "node";
     const METRICS: &'static [Metric] =

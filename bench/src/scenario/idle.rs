@@ -17,6 +17,8 @@ use crate::report::{Measured, Metric};
 use crate::run::{Bench, Options, Scenario, connections_max};
 use crate::sample::{Memory, SocketMemory};
 
+/// Where one process may open so many files.
+const CONNECTIONS_MAX: usize = 50_000;
 /// After the last connection, before memory is read.
 const SETTLE: Nanos = 2 * SECOND;
 const QUICK_SETTLE: Nanos = 200 * MILLISECOND;
@@ -63,7 +65,7 @@ impl Scenario for Idle {
         if options.is_quick {
             return vec![Case { connections: 50, deflates }];
         }
-        let counts = [1_000, 10_000, 50_000].map(|count| count.min(connections_max()));
+        let counts = [1_000, 10_000, CONNECTIONS_MAX.min(connections_max())];
         let mut cases: Vec<Case> = counts.into_iter().map(|connections| Case { connections, deflates }).collect();
         if deflates {
             cases.insert(2, Case { connections: 10_000, deflates: false });
@@ -89,6 +91,9 @@ impl Scenario for Idle {
         let after = State::of(server);
         let mut measured = Measured::default();
         after.tell_since(&before, others.len(), &mut measured);
+        if case.connections == connections_max() {
+            measured.note(format!("not {CONNECTIONS_MAX}: a process may open no more files here (ulimit -Hn)"));
+        }
         if case.deflates && !net.deflates(ids[0]) {
             measured.note("does not agree to permessage-deflate");
         }

@@ -23,15 +23,15 @@ const RATE_SHARE_MAX: f64 = 0.9;
 
 /// Each client sends again as soon as its partner's signal has come.
 const SATURATION: Metric = Metric::new("saturation", "Signals at saturation", "/s", 0).compared();
-const SATURATION_SHARE: Metric = Metric::new("saturation-cpu", "Server's processors then", "%", 0);
+const SATURATION_SHARE: Metric = Metric::new("saturation-cpu", "Server's processors, saturated", "%", 0);
 /// What a core of the server's own could relay.
 const SATURATION_EACH: Metric =
-    Metric::new("saturation-per-cpu-second", "Signals per server CPU second then", "", 0).compared();
+    Metric::new("saturation-per-cpu-second", "Signals per server CPU second, saturated", "", 0).compared();
 /// Latency is compared where each server is at ease with its load: at half of what it can do itself.
-const HALF_P50: Metric = Metric::new("half-p50", "p50 at half of it", "ms", 3);
-const HALF_P95: Metric = Metric::new("half-p95", "p95 there", "ms", 3);
-const HALF_P99: Metric = Metric::new("half-p99", "p99 there", "ms", 3).plotted();
-const SWITCHES: Metric = Metric::new("half-switches", "Context switches per 1,000 signals there", "", 0);
+const HALF_P50: Metric = Metric::new("half-p50", "p50 at half of saturation", "ms", 3);
+const HALF_P95: Metric = Metric::new("half-p95", "p95 at half", "ms", 3);
+const HALF_P99: Metric = Metric::new("half-p99", "p99 at half of saturation", "ms", 3).plotted();
+const SWITCHES: Metric = Metric::new("half-switches", "Context switches per 1,000 signals, at half", "", 0);
 
 /// Each fixed rate, with signals per CPU second and CPU microseconds per signal.
 const FIXED: [(f64, Metric, Metric); 3] = [
@@ -42,13 +42,13 @@ const FIXED: [(f64, Metric, Metric); 3] = [
     ),
     (
         10_000.0,
-        Metric::new("10k-per-cpu-second", "the same at 10,000/s", "", 0).compared(),
-        Metric::new("10k-cpu-each", "CPU per signal", "µs", 1),
+        Metric::new("10k-per-cpu-second", "Signals per server CPU second at 10,000/s", "", 0).compared(),
+        Metric::new("10k-cpu-each", "CPU per signal at 10,000/s", "µs", 1),
     ),
     (
         20_000.0,
-        Metric::new("20k-per-cpu-second", "the same at 20,000/s", "", 0),
-        Metric::new("20k-cpu-each", "CPU per signal", "µs", 1),
+        Metric::new("20k-per-cpu-second", "Signals per server CPU second at 20,000/s", "", 0),
+        Metric::new("20k-cpu-each", "CPU per signal at 20,000/s", "µs", 1),
     ),
 ];
 
@@ -73,8 +73,17 @@ impl Scenario for Relay {
     const NAME: &'static str = "relay";
     const ABOUT: &'static str = "A signal (rtc:ice) of 400 bytes goes from one client to its partner in a call, by \
                                  Socket.IO over WebSocket; clients compress as browsers do where the server agrees to.";
-    const SERVERS: &'static [&'static str] =
-        &["duet-uring", "duet-epoll", "duet-uring-2", "duet-epoll-2", "node", "node-reference", "socketioxide"];
+    const SERVERS: &'static [&'static str] = &[
+        "duet-uring-plain",
+        "duet-epoll-plain",
+        "socketioxide",
+        "node",
+        "duet-uring",
+        "duet-epoll",
+        "duet-uring-2",
+        "duet-epoll-2",
+        "node-reference",
+    ];
     const BASELINE: &'static str = "node";
     const METRICS: &'static [Metric] = &[
         SATURATION,

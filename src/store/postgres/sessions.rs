@@ -24,7 +24,7 @@ pub(super) async fn find(connection: &Connection, tokens: &[TokenHash]) -> Resul
         .map(|row| {
             let token = row.try_get("token_hash")?;
             let login = Login {
-                card: card(row)?,
+                card: card(row)?.into(),
                 token,
                 account: account_type(row)?,
                 paid: row.try_get("paid_status")?,

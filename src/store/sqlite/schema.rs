@@ -5,7 +5,7 @@ use super::super::file::{self, Spec, StoreFile};
 use super::Settings;
 
 /// Migrations in order; the schema's version is how many have run.
-const MIGRATIONS: [&str; 2] = [
+pub(super) const MIGRATIONS: [&str; 2] = [
     include_str!("../../../migrations/sqlite/0001_start.sql"),
     include_str!("../../../migrations/sqlite/0002_archive.sql"),
 ];

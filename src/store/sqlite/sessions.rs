@@ -26,7 +26,7 @@ pub(super) fn find(connection: &Connection, token: TokenHash) -> Result<Option<L
     );
     let login = connection.prepare_cached(&sql)?.query_row([token], |row| {
         Ok(Login {
-            card: card(row)?,
+            card: card(row)?.into(),
             token,
             account: account_type(row)?,
             paid: row.get("paid_status")?,

@@ -57,23 +57,36 @@ pub struct Response {
     pub headers: Vec<(&'static str, String)>,
     pub content_type: &'static str,
     pub body: Bytes,
+    pub effort: Effort,
+}
+
+/// How hard it is worth to compress a response.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Effort {
+    /// As hard as is set.
+    Usual,
+    /// Fast: it is asked for all the time, and soon outdated.
+    Little,
 }
 
 impl Response {
+    /// The type of all JSON.
+    pub const JSON: &'static str = "application/json; charset=utf-8";
+
     /// A response whose body is `value` as JSON.
     pub fn json(status: u16, value: &impl Serialize) -> Self {
         let body = serde_json::to_vec(value).expect("maps have string keys and nothing here can fail");
-        Self { status, headers: Vec::new(), content_type: "application/json; charset=utf-8", body: Bytes::from(body) }
+        Self::text(status, Self::JSON, Bytes::from(body))
     }
 
     /// A response whose body is `body`, already in its form.
     pub fn text(status: u16, content_type: &'static str, body: Bytes) -> Self {
-        Self { status, headers: Vec::new(), content_type, body }
+        Self { status, headers: Vec::new(), content_type, body, effort: Effort::Usual }
     }
 
     /// A response without a body.
     pub fn empty(status: u16) -> Self {
-        Self { status, headers: Vec::new(), content_type: "", body: Bytes::new() }
+        Self::text(status, "", Bytes::new())
     }
 
     /// With one more header.

@@ -12,7 +12,7 @@ mod response;
 
 pub use body::Body;
 pub use date::encode_date;
-pub use exchange::{Method, Request, Response};
+pub use exchange::{Effort, Method, Request, Response};
 pub(super) use head::values;
 pub use head::{Framing, Head, decode_head, head_length};
 pub use response::{Reply, encode_response};

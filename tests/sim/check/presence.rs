@@ -65,7 +65,7 @@ impl Oracle {
                 }
             }
             if directory.online_count() != online
-                || directory.available().any(|card| !directory.is_available(card.user_id))
+                || directory.queue().people().any(|person| !directory.is_available(person.card.user_id))
             {
                 self.complain("presence equals connections", format!("shard {at} counts {}", directory.online_count()));
             }

@@ -4,22 +4,22 @@
 //! from the buffer it came in, and all that a batch of completions asks for goes to the kernel in one system call.
 //! A client that does not read may take all buffers: there is no bound for each. Needs Linux 6.1.
 
-use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
 use std::collections::VecDeque;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::ptr::null_mut;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::types::{BufRingEntry, Fd};
 use io_uring::{IoUring, cqueue, opcode, squeue};
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 use slab::Slab;
 
 const ENTRIES: u32 = 4096;
 const BUFFERS: u16 = 4096;
 const BUFFER: usize = 4096;
 const GROUP: u16 = 0;
-const PAGE: usize = 4096;
 
 /// What a completion is of; the rest of its user data is the connection's key.
 const ACCEPT: u64 = 0;
@@ -176,8 +176,8 @@ struct Buffers {
 
 impl Buffers {
     fn new(uring: &IoUring) -> io::Result<Self> {
-        let ring = zeroed(BUFFERS as usize * size_of::<BufRingEntry>()).cast::<BufRingEntry>();
-        let memory = zeroed(BUFFERS as usize * BUFFER);
+        let ring = zeroed(BUFFERS as usize * size_of::<BufRingEntry>())?.cast::<BufRingEntry>();
+        let memory = zeroed(BUFFERS as usize * BUFFER)?;
         // SAFETY: the memory is of that length, page-aligned, and never freed.
         unsafe { uring.submitter().register_buf_ring_with_flags(ring as u64, BUFFERS, GROUP, 0)? };
         let mut buffers = Self { memory, ring, tail: 0, published: 0 };
@@ -214,12 +214,9 @@ impl Buffers {
     }
 }
 
-fn zeroed(len: usize) -> *mut u8 {
-    let layout = Layout::from_size_align(len, PAGE).expect("a size far below the address space");
-    // SAFETY: no layout of ours is empty.
-    let memory = unsafe { alloc_zeroed(layout) };
-    if memory.is_null() {
-        handle_alloc_error(layout);
-    }
-    memory
+/// Pages of zeroes, which take no memory before they are used.
+fn zeroed(len: usize) -> io::Result<*mut u8> {
+    // SAFETY: it is a new mapping, of no file.
+    let pages = unsafe { mmap_anonymous(null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)? };
+    Ok(pages.cast())
 }

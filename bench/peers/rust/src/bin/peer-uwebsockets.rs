@@ -1,9 +1,9 @@
 //! The raw WebSocket peer on uWebSockets, through the C functions of the library that the PyPI package `socketify`
 //! carries: echo; a message that starts with `*` goes to every connection.
 //!
-//! One thread, as the library has it, on libuv, as that build has it. `UWS_LIBRARY` names the file; without it, it lies in
-//! the folder above that of this program, where `bench/peers/build` puts it. What the library calls back with is sent
-//! within its callback, where it gathers what it writes.
+//! One thread, as the library has it, on libuv, as that build has it. `UWS_LIBRARY` names the file; without it, it lies
+//! in the folder above that of this program, where `bench/peers/build` puts it. An echo is sent within the callback,
+//! where the library gathers what it writes.
 
 use std::env;
 use std::error::Error;

@@ -19,7 +19,7 @@ use tower_http::compression::predicate::SizeAbove;
 use uuid::Uuid;
 
 use crate::App;
-use crate::store::Card;
+use crate::store::{Card, User};
 
 const BODY_MAX: usize = 100 * 1024;
 const COMPRESSED_FROM: u16 = 1024;
@@ -113,24 +113,8 @@ async fn guest(State(app): State<App>, Json(guest): Json<Guest>) -> Answer {
     })))
 }
 
-async fn me(State(app): State<App>, Authorized(me): Authorized) -> Answer {
-    let user = app.store.user(me).await?.ok_or(Refused(StatusCode::NOT_FOUND, "User not found"))?;
-    Ok(Json(json!({
-        "userId": me,
-        "name": user.card.name,
-        "gender": user.card.gender,
-        "selfieUrl": user.card.selfie_url,
-        "videoUrl": user.card.video_url,
-        "accountType": user.account_type,
-        "email": user.email,
-        "socials": user.socials,
-        "paidStatus": user.paid_status,
-        "createdAt": user.created_at,
-        "timerTotalSeconds": user.totals.timer_total_seconds,
-        "sessionCount": user.totals.session_count,
-        "lastSessions": user.totals.last_sessions,
-        "streakDays": null,
-    })))
+async fn me(State(app): State<App>, Authorized(me): Authorized) -> Result<Json<User>, Refused> {
+    app.store.user(me).await?.map(Json).ok_or(Refused(StatusCode::NOT_FOUND, "User not found"))
 }
 
 #[derive(Serialize)]

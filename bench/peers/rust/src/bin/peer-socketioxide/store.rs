@@ -2,11 +2,11 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use deadpool_postgres::{Manager, Pool, PoolError};
+use deadpool_postgres::{Manager, Pool, PoolError, Transaction};
 use moka::sync::Cache;
 use serde::Serialize;
 use serde_json::{Value, json};
-use tokio_postgres::types::Json;
+use tokio_postgres::types::{Json, ToSql};
 use tokio_postgres::{NoTls, Row};
 use uuid::Uuid;
 
@@ -19,6 +19,8 @@ const GUEST_SESSION_MS: i64 = 7 * 24 * 3600 * 1000;
 /// What failed; the caller can do nothing about it but say so.
 pub type Result<T> = std::result::Result<T, PoolError>;
 
+type Values<'a> = &'a [&'a (dyn ToSql + Sync)];
+
 pub struct Store {
     pool: Pool,
     users: Cache<Uuid, User>,
@@ -26,15 +28,19 @@ pub struct Store {
     sessions: Cache<Uuid, (Uuid, i64)>,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct User {
+    #[serde(flatten)]
     pub card: Card,
-    pub account_type: String,
-    pub email: Option<String>,
-    pub socials: Value,
-    pub paid_status: String,
-    pub created_at: i64,
-    pub totals: Totals,
+    account_type: String,
+    email: Option<String>,
+    socials: Value,
+    paid_status: String,
+    created_at: i64,
+    #[serde(flatten)]
+    totals: Totals,
+    streak_days: Option<i64>,
 }
 
 /// What others may know of a user.
@@ -51,9 +57,9 @@ pub struct Card {
 #[derive(Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Totals {
-    pub timer_total_seconds: i64,
-    pub session_count: i64,
-    pub last_sessions: Value,
+    timer_total_seconds: i64,
+    session_count: i64,
+    last_sessions: Value,
 }
 
 /// A call that has ended.
@@ -75,17 +81,25 @@ impl Store {
         Ok(Self { pool, users, sessions })
     }
 
+    async fn query(&self, sql: &str, values: Values<'_>) -> Result<Vec<Row>> {
+        let client = self.pool.get().await?;
+        let statement = client.prepare_cached(sql).await?;
+        Ok(client.query(&statement, values).await?)
+    }
+
+    async fn query_one(&self, sql: &str, values: Values<'_>) -> Result<Option<Row>> {
+        Ok(self.query(sql, values).await?.into_iter().next())
+    }
+
     /// A new guest and his session's token.
     pub async fn create_guest(&self, name: &str, gender: &str) -> Result<(Uuid, Uuid)> {
         let (user_id, token, now) = (Uuid::new_v4(), Uuid::new_v4(), now_ms());
         let mut client = self.pool.get().await?;
         let transaction = client.transaction().await?;
-        let insert = "INSERT INTO users (user_id, name, gender, created_at) VALUES ($1, $2, $3, $4)";
-        let insert = transaction.prepare_cached(insert).await?;
-        transaction.execute(&insert, &[&user_id, &name, &gender, &now]).await?;
-        let insert = "INSERT INTO sessions (session_token, user_id, created_at, expires_at) VALUES ($1, $2, $3, $4)";
-        let insert = transaction.prepare_cached(insert).await?;
-        transaction.execute(&insert, &[&token, &user_id, &now, &(now + GUEST_SESSION_MS)]).await?;
+        let user = "INSERT INTO users (user_id, name, gender, created_at) VALUES ($1, $2, $3, $4)";
+        query_in(&transaction, user, &[&user_id, &name, &gender, &now]).await?;
+        let session = "INSERT INTO sessions (session_token, user_id, created_at, expires_at) VALUES ($1, $2, $3, $4)";
+        query_in(&transaction, session, &[&token, &user_id, &now, &(now + GUEST_SESSION_MS)]).await?;
         transaction.commit().await?;
         Ok((user_id, token))
     }
@@ -95,10 +109,8 @@ impl Store {
         let Ok(token) = Uuid::parse_str(token) else { return Ok(None) };
         let mut session = self.sessions.get(&token);
         if session.is_none() {
-            let client = self.pool.get().await?;
             let select = "SELECT user_id, expires_at FROM sessions WHERE session_token = $1 AND is_active";
-            let select = client.prepare_cached(select).await?;
-            session = client.query_opt(&select, &[&token]).await?.map(|row| (row.get(0), row.get(1)));
+            session = self.query_one(select, &[&token]).await?.map(|row| (row.get(0), row.get(1)));
             if let Some(session) = session {
                 self.sessions.insert(token, session);
             }
@@ -110,9 +122,8 @@ impl Store {
         if let Some(user) = self.users.get(&user_id) {
             return Ok(Some(user));
         }
-        let client = self.pool.get().await?;
-        let select = client.prepare_cached("SELECT * FROM users WHERE user_id = $1").await?;
-        let user = client.query_opt(&select, &[&user_id]).await?.as_ref().map(User::from);
+        let user =
+            self.query_one("SELECT * FROM users WHERE user_id = $1", &[&user_id]).await?.as_ref().map(User::from);
         if let Some(user) = &user {
             self.users.insert(user_id, user.clone());
         }
@@ -121,51 +132,43 @@ impl Store {
 
     /// When the cooldown of this pair ends, if there is one.
     pub async fn cooldown(&self, one: Uuid, other: Uuid) -> Result<Option<i64>> {
-        let client = self.pool.get().await?;
         let select = "SELECT expires_at FROM cooldowns WHERE lower_id = $1 AND higher_id = $2 AND expires_at > $3";
-        let select = client.prepare_cached(select).await?;
-        let row = client.query_opt(&select, &[&one.min(other), &one.max(other), &now_ms()]).await?;
+        let row = self.query_one(select, &[&one.min(other), &one.max(other), &now_ms()]).await?;
         Ok(row.map(|row| row.get(0)))
     }
 
     /// The profiles of these users, in this order, each with the end of its cooldown with `me`.
     pub async fn profiles(&self, me: Uuid, users: &[Uuid]) -> Result<Vec<(Card, Option<i64>)>> {
-        let client = self.pool.get().await?;
         let select = "SELECT user_id, name, gender, selfie_url, video_url, c.expires_at AS cooldown
             FROM unnest($2::uuid[]) WITH ORDINALITY AS listed (id, place)
             JOIN users ON user_id = id
             LEFT JOIN cooldowns c ON lower_id = least(id, $1) AND higher_id = greatest(id, $1) AND c.expires_at > $3
             ORDER BY place";
-        let select = client.prepare_cached(select).await?;
-        let rows = client.query(&select, &[&me, &users, &now_ms()]).await?;
+        let rows = self.query(select, &[&me, &users, &now_ms()]).await?;
         Ok(rows.iter().map(|row| (Card::from(row), row.get("cooldown"))).collect())
     }
 
     pub async fn set_cooldown(&self, one: Uuid, other: Uuid, ms: i64) -> Result<()> {
-        let client = self.pool.get().await?;
-        let upsert = client.prepare_cached(SET_COOLDOWN).await?;
-        client.execute(&upsert, &[&one.min(other), &one.max(other), &(now_ms() + ms)]).await?;
+        self.query(SET_COOLDOWN, &[&one.min(other), &one.max(other), &(now_ms() + ms)]).await?;
         Ok(())
     }
 
     /// Stores a finished call: history and totals of both, their cooldown. Gives each one's new totals.
     pub async fn finish(&self, call: &Finished, cooldown_ms: i64) -> Result<Vec<(Uuid, Totals)>> {
         let [(caller, caller_name), (callee, callee_name)] = &call.participants;
+        let Finished { session_id, room_id, started_at, duration, .. } = call;
+        let messages = Json(&call.messages);
         let mut client = self.pool.get().await?;
         let transaction = client.transaction().await?;
-        let insert = "INSERT INTO chat_history VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
-        let insert = transaction.prepare_cached(insert).await?;
-        let (room, messages) = (&call.room_id, Json(&call.messages));
         for (me, partner, name) in [(caller, callee, callee_name), (callee, caller, caller_name)] {
-            let row: [&(dyn tokio_postgres::types::ToSql + Sync); 8] =
-                [&call.session_id, me, partner, name, room, &call.started_at, &call.duration, &messages];
-            transaction.execute(&insert, &row).await?;
+            let insert = "INSERT INTO chat_history VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+            let row: Values = &[session_id, me, partner, name, room_id, started_at, duration, &messages];
+            query_in(&transaction, insert, row).await?;
         }
-        let upsert = transaction.prepare_cached(SET_COOLDOWN).await?;
-        transaction.execute(&upsert, &[caller.min(callee), caller.max(callee), &(now_ms() + cooldown_ms)]).await?;
-        let update = transaction.prepare_cached(ADD_TOTALS).await?;
-        let last = json!({ "at": call.started_at, "duration": call.duration });
-        let rows = transaction.query(&update, &[&[caller, callee].as_slice(), &call.duration, &last]).await?;
+        let pair: Values = &[caller.min(callee), caller.max(callee), &(now_ms() + cooldown_ms)];
+        query_in(&transaction, SET_COOLDOWN, pair).await?;
+        let last = json!({ "at": started_at, "duration": duration });
+        let rows = query_in(&transaction, ADD_TOTALS, &[&[caller, callee].as_slice(), duration, &last]).await?;
         transaction.commit().await?;
         self.users.invalidate(caller);
         self.users.invalidate(callee);
@@ -173,13 +176,15 @@ impl Store {
     }
 
     pub async fn history(&self, user_id: Uuid) -> Result<Vec<Value>> {
-        let client = self.pool.get().await?;
         let select = "SELECT session_id, room_id, partner_id, partner_name, started_at, duration, messages
             FROM chat_history WHERE user_id = $1 ORDER BY started_at DESC LIMIT 200";
-        let select = client.prepare_cached(select).await?;
-        let rows = client.query(&select, &[&user_id]).await?;
-        Ok(rows.iter().map(history_item).collect())
+        Ok(self.query(select, &[&user_id]).await?.iter().map(history_item).collect())
     }
+}
+
+async fn query_in(transaction: &Transaction<'_>, sql: &str, values: Values<'_>) -> Result<Vec<Row>> {
+    let statement = transaction.prepare_cached(sql).await?;
+    Ok(transaction.query(&statement, values).await?)
 }
 
 const SET_COOLDOWN: &str = "INSERT INTO cooldowns VALUES ($1, $2, $3)
@@ -236,6 +241,7 @@ impl From<&Row> for User {
             paid_status: row.get("paid_status"),
             created_at: row.get("created_at"),
             totals: row.into(),
+            streak_days: None,
         }
     }
 }
