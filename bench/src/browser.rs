@@ -36,11 +36,14 @@ impl Page {
     }
 }
 
+/// A request that waits, or is under way.
 #[derive(Debug)]
 struct Asked {
+    /// Names it in its timer.
     number: u32,
     page: Page,
     intended: Nanos,
+    /// It was sent before, on a connection that ended just then.
     is_repeated: bool,
 }
 
@@ -48,12 +51,15 @@ struct Asked {
 #[derive(Debug, Default)]
 struct Tab {
     connection: Option<Id>,
+    /// It may be written to.
     is_open: bool,
     /// The first of `waiting` was sent.
     is_asking: bool,
     /// Something was answered on the connection.
     is_used: bool,
+    /// In the order in which they were asked; at most a few, for each goes at its deadline.
     waiting: VecDeque<Asked>,
+    /// Of the last answer of each page.
     etags: [Option<String>; PAGES],
 }
 
@@ -61,8 +67,10 @@ struct Tab {
 pub struct Browsers<'a> {
     port: u16,
     accounts: &'a [Account],
+    /// Of the connection of the first account; the others follow.
     first_tag: usize,
     tabs: Vec<Tab>,
+    /// Requests so far.
     asked: u32,
     /// Requests of the window.
     pub tally: Tally,
@@ -73,6 +81,7 @@ pub struct Browsers<'a> {
 }
 
 impl<'a> Browsers<'a> {
+    /// One browser for each account. None has a connection before it asks.
     pub fn new(port: u16, accounts: &'a [Account], first_tag: usize, tally: Tally) -> Self {
         let tabs = accounts.iter().map(|_| Tab::default()).collect();
         Self { port, accounts, first_tag, tabs, asked: 0, tally, unchanged: 0, queues: 0 }
@@ -103,12 +112,14 @@ impl<'a> Browsers<'a> {
         self.go_on(net, place);
     }
 
+    /// A connection may be used.
     pub fn opened(&mut self, net: &mut Net, id: Id) {
         let place = self.place(id);
         self.tabs[place].is_open = true;
         self.go_on(net, place);
     }
 
+    /// The request that is under way was answered.
     pub fn response(&mut self, net: &mut Net, id: Id, response: &Response<'_>) {
         let place = self.place(id);
         let tab = &mut self.tabs[place];
@@ -123,6 +134,7 @@ impl<'a> Browsers<'a> {
         self.go_on(net, place);
     }
 
+    /// A connection is gone: at rest, which is the server's right; before it was ever used; or under a request.
     pub fn closed(&mut self, net: &mut Net, id: Id, failure: Failure) {
         let place = self.place(id);
         let tab = &mut self.tabs[place];
@@ -174,6 +186,7 @@ impl<'a> Browsers<'a> {
         }
     }
 
+    /// Counts an answer.
     fn answered(&mut self, asked: &Asked, status: u16) {
         if !self.tally.counts(asked.intended) {
             return;
@@ -188,12 +201,14 @@ impl<'a> Browsers<'a> {
         }
     }
 
+    /// Counts a request without an answer.
     fn failed(&mut self, asked: &Asked, why: &str) {
         if self.tally.counts(asked.intended) {
             self.tally.failed(why, 1);
         }
     }
 
+    /// The place of the browser whose connection it is.
     fn place(&self, id: Id) -> usize {
         id.tag as usize - self.first_tag
     }
@@ -204,5 +219,96 @@ impl Tab {
     fn forget_connection(&mut self) {
         self.connection = None;
         (self.is_open, self.is_asking, self.is_used) = (false, false, false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::thread;
+
+    use super::*;
+    use crate::net::Handler;
+
+    struct One(Browsers<'static>);
+
+    impl Handler for One {
+        fn opened(&mut self, net: &mut Net, id: Id) {
+            self.0.opened(net, id);
+        }
+
+        fn response(&mut self, net: &mut Net, id: Id, response: &Response<'_>) {
+            self.0.response(net, id, response);
+        }
+
+        fn closed(&mut self, net: &mut Net, id: Id, failure: Failure) {
+            self.0.closed(net, id, failure);
+        }
+
+        fn timer(&mut self, net: &mut Net, key: u64) {
+            self.0.timer(net, key);
+        }
+
+        fn is_done(&self) -> bool {
+            self.0.outstanding() == 0
+        }
+    }
+
+    /// Asks for the queue twice, one after the other, of a server that deals with its listener so.
+    fn ask_twice(serve: impl FnOnce(TcpListener) + Send + 'static) -> Browsers<'static> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        thread::spawn(move || serve(listener));
+        let accounts = Box::leak(Box::new([Account { id: "a".to_owned(), token: "t".to_owned() }]));
+        let mut net = Net::new().unwrap();
+        let mut one = One(Browsers::new(port, accounts, 0, Tally::new(0..Nanos::MAX)));
+        for _ in 0..2 {
+            one.0.ask(&mut net, 0, Page::Queue, now());
+            assert!(net.run(&mut one, now() + 10 * DEADLINE).unwrap());
+        }
+        one.0
+    }
+
+    /// Reads a request's head.
+    fn request(stream: &mut TcpStream) -> String {
+        let mut head = Vec::new();
+        let mut byte = [0];
+        while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap() > 0 {
+            head.push(byte[0]);
+        }
+        String::from_utf8(head).unwrap()
+    }
+
+    #[test]
+    fn a_request_whose_kept_connection_ends_is_repeated_with_the_last_tag() {
+        let browsers = ask_twice(|listener| {
+            let (mut first, _) = listener.accept().unwrap();
+            request(&mut first);
+            first.write_all(b"HTTP/1.1 200 OK\r\nETag: \"x\"\r\nContent-Length: 2\r\n\r\n{}").unwrap();
+            request(&mut first);
+            drop(first);
+            let (mut second, _) = listener.accept().unwrap();
+            let head = request(&mut second);
+            let is_right = head.contains("If-None-Match: \"x\"\r\n") && head.contains("Accept-Encoding: gzip\r\n");
+            let status = if is_right { "304 Not Modified" } else { "500 What" };
+            write!(second, "HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").unwrap();
+        });
+        assert_eq!((browsers.tally.due, browsers.tally.fine), (2, 2), "{:?}", browsers.tally.told());
+        assert_eq!((browsers.queues, browsers.unchanged), (2, 1));
+    }
+
+    #[test]
+    fn what_is_not_answered_is_given_up_and_the_next_asks_on_a_connection_of_its_own() {
+        let browsers = ask_twice(|listener| {
+            let (mut mute, _) = listener.accept().unwrap();
+            request(&mut mute);
+            let (mut second, _) = listener.accept().unwrap();
+            request(&mut second);
+            second.write_all(b"HTTP/1.1 503 Full\r\nContent-Length: 0\r\n\r\n").unwrap();
+        });
+        assert_eq!((browsers.tally.due, browsers.tally.fine), (2, 0));
+        let told = ["/room/queue was answered 503: 1", "/room/queue was not answered in time: 1"];
+        assert_eq!(browsers.tally.told(), told);
     }
 }

@@ -238,6 +238,7 @@ struct Joining<'a> {
 }
 
 impl Joining<'_> {
+    /// The next lot joins, when all before have.
     fn join_next(&mut self, net: &mut Net) {
         let end = (self.joined + JOINS_AT_ONCE).min(self.ids.len());
         for id in &self.ids[self.joined..end] {

@@ -17,10 +17,13 @@ const KINDS_TOLD: usize = 8;
 pub struct Tally {
     /// What was meant to happen within counts.
     window: Range<Nanos>,
+    /// What was meant to happen.
     pub due: u64,
+    /// What happened in time.
     pub fine: u64,
     /// From the intention, ns. What failed counts as `DEADLINE`.
     pub latency: Histogram<u64>,
+    /// By kind; remarks among them, so they need not add up to what failed.
     failures: BTreeMap<String, u64>,
 }
 
@@ -65,7 +68,7 @@ impl Tally {
     pub fn told(&self) -> Vec<String> {
         let mut kinds: Vec<_> = self.failures.iter().collect();
         kinds.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
-        kinds.into_iter().take(KINDS_TOLD).map(|(kind, count)| format!("{count} times: {kind}")).collect()
+        kinds.into_iter().take(KINDS_TOLD).map(|(kind, count)| format!("{kind}: {count}")).collect()
     }
 }
 
@@ -88,7 +91,7 @@ mod tests {
         tally.failed("lost", 2);
         tally.remark("a word", 7);
         assert_eq!((tally.due, tally.fine, tally.latency.len()), (4, 1, 4));
-        assert_eq!(tally.told(), ["7 times: a word", "2 times: lost", "1 times: it came late"]);
+        assert_eq!(tally.told(), ["a word: 7", "lost: 2", "it came late: 1"]);
         assert_eq!((success(&[&tally]), success(&[])), (25.0, 100.0));
         assert!(percentile_ms(&tally.latency, 100.0) >= 2_000.0);
     }

@@ -7,6 +7,7 @@ use std::process::Command;
 /// What a run has shown.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Outcome {
+    /// Answered.
     pub requests: u64,
     pub per_second: f64,
     /// Heads and bodies of all answers.
@@ -36,6 +37,7 @@ pub fn run(url: &str, headers: &[String], connections: usize, seconds: u64) -> R
     decode(&text).ok_or_else(|| format!("wrk said what is not understood: {text}"))
 }
 
+/// Reads its last lines; `None` if the rate is not among them.
 fn decode(text: &str) -> Option<Outcome> {
     let mut outcome = Outcome::default();
     let mut is_whole = false;

@@ -51,6 +51,7 @@ const GENERATOR: Metric = Metric::new("generator-cpu", "Generator's core", "%", 
 #[derive(Default)]
 pub struct FanOut;
 
+/// So many people, and changes.
 pub struct Case {
     people: usize,
     per_second: f64,
@@ -175,6 +176,7 @@ impl Changes {
         Ok(Self::Queue { movers, places })
     }
 
+    /// Opens all connections; the first is the one that sends.
     fn of_raw(net: &mut Net, port: u16, case: &Case) -> Result<Self, String> {
         let dial =
             |tag| Dial { port, speaks: Speaks::WebSocket("/".to_owned()), offers_deflate: false, tag: tag as u32 };
@@ -217,6 +219,7 @@ fn user_in(message: &[u8]) -> Option<&[u8]> {
     message[start..].split(|byte| *byte == b'"').next()
 }
 
+/// What an event says of him.
 fn is_available(message: &[u8]) -> bool {
     const TRUE: &[u8] = b"\"available\":true";
     message.windows(TRUE.len()).any(|window| window == TRUE)
@@ -228,6 +231,7 @@ struct Telling {
     /// Those with tags below come and go.
     first_watcher: u32,
     window: Range<Nanos>,
+    /// In the window.
     made: u64,
     /// Of the changes made in the window, to those who stay.
     delivered: u64,
@@ -238,6 +242,7 @@ struct Telling {
 }
 
 impl Telling {
+    /// What is made within the window counts.
     fn new(changes: Changes, window: Range<Nanos>) -> Self {
         let first_watcher = match &changes {
             Changes::Queue { movers, .. } => movers.len() as u32,

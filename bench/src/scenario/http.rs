@@ -36,12 +36,17 @@ const PATIENCE: Nanos = 30 * SECOND;
 
 /// What `wrk` asks for in a window.
 struct Asking {
+    /// Names the window.
     name: &'static str,
     path: &'static str,
     accepts_gzip: bool,
+    /// Sends the `ETag` of the last answer.
     revalidates: bool,
+    /// Answers per second.
     rate: Metric,
+    /// Of the server, for each.
     cpu: Metric,
+    /// Head and body of each.
     bytes: Metric,
 }
 
@@ -96,11 +101,13 @@ const GENERATOR: Metric = Metric::new("generator-cpu", "Generator's core", "%", 
 #[derive(Default)]
 pub struct Http;
 
+/// So many people in the queue, and who asks for it.
 pub struct Case {
     people: usize,
     client: Client,
 }
 
+/// Who asks.
 enum Client {
     /// On so many connections.
     Wrk(usize),
@@ -290,11 +297,13 @@ fn poll(
     Ok(measured)
 }
 
+/// Everybody polls, some come and go.
 struct Polling<'a> {
     browsers: Browsers<'a>,
     ids: &'a [Id],
     until: Nanos,
     change_every: Option<u64>,
+    /// Connections of the product's events.
     lost: usize,
 }
 
@@ -348,6 +357,7 @@ fn calm(net: &mut Net, server: &Server) -> Result<(), String> {
     Ok(())
 }
 
+/// Nothing is meant to happen.
 struct Waiting;
 
 impl Handler for Waiting {}
@@ -370,6 +380,7 @@ fn fetch(net: &mut Net, port: u16, request: Request<'_>) -> Result<Answer, Strin
     fetching.outcome.unwrap_or_else(|| Err(format!("no answer to {} in {} s", request.path, PATIENCE / SECOND)))
 }
 
+/// One request under way.
 struct Fetching<'a> {
     id: Id,
     request: Request<'a>,

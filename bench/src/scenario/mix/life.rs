@@ -46,6 +46,7 @@ struct Person {
     socket: Option<Id>,
     /// Has said who he is.
     is_bound: bool,
+    /// In vain, since he was there last.
     tries: u32,
     /// The number of the call he is in, or is asked for.
     call: Option<usize>,
@@ -53,24 +54,32 @@ struct Person {
     was_lost: bool,
 }
 
+/// How far a call has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
+    /// The callee has been invited.
     Ringing,
+    /// He has said yes; not both have heard of the start.
     Accepted,
+    /// Both have; steps are taken.
     Talking,
     Over,
 }
 
+/// One call, from its intention on.
 struct Call {
     stage: Stage,
     /// Meant to begin then.
     due: Nanos,
     /// When the callee accepted; once both have heard of the start, that.
     since: Nanos,
+    /// Places of caller and callee.
     sides: [usize; 2],
+    /// As the server names it; empty before the start.
     room: String,
     /// Sides that have heard of the start, then of the end.
     heard: usize,
+    /// Of the script.
     next_step: usize,
     /// What has not arrived yet.
     relays_missing: u64,
@@ -101,22 +110,26 @@ pub struct Life<'a> {
     offers_deflate: bool,
     pace: Pace,
     window: Range<Nanos>,
+    /// The first person joins and polls then.
     start: Nanos,
     people: Vec<Person>,
     calls: Vec<Call>,
     steps: Vec<Step>,
+    /// The server's resident memory, once a second of the window, bytes.
     residents: Vec<u64>,
     pub browsers: Browsers<'a>,
     /// Offers, answers, candidates, lines.
     pub relays: Tally,
     /// Invites, starts, ends.
     pub control: Tally,
+    /// One for each person.
     pub connections: Tally,
     /// Calls of the window.
     pub begun: u64,
 }
 
 impl<'a> Life<'a> {
+    /// Everybody is connected and has said who he is; nothing goes on yet.
     pub fn new(
         server: &Server,
         accounts: &'a [Account],
@@ -183,6 +196,7 @@ impl<'a> Life<'a> {
         [number % half, half + (number + number / half) % half]
     }
 
+    /// The call of this number is due, and the next one's timer is set.
     fn begin_call(&mut self, net: &mut Net, number: usize) {
         let (due, sides) = (self.call_due(number), self.sides(number));
         self.begun += u64::from(self.window.contains(&due));
@@ -227,6 +241,7 @@ impl<'a> Life<'a> {
         }
     }
 
+    /// A call fails for a reason of its own.
     fn fail(&mut self, number: usize, why: &str) {
         if self.window.contains(&self.calls[number].due) {
             self.control.remark(why, 1);
@@ -334,6 +349,7 @@ impl<'a> Life<'a> {
         }
     }
 
+    /// Somebody who was away is back.
     fn bound(&mut self, net: &mut Net, id: Id) {
         let person = &mut self.people[id.tag as usize];
         (person.is_bound, person.tries) = (true, 0);
@@ -341,6 +357,7 @@ impl<'a> Life<'a> {
         net.emit(id, "queue:join", "");
     }
 
+    /// Somebody who is away tries to come back.
     fn connect(&mut self, net: &mut Net, place: usize) {
         let dial = crowd::dial(self.port, &self.accounts[place], self.offers_deflate, place);
         match net.open(dial) {
@@ -441,6 +458,7 @@ impl Handler for Life<'_> {
 }
 
 impl Life<'_> {
+    /// Whether nothing more is awaited of the window's calls.
     fn are_calls_over(&self) -> bool {
         let mut counted = self.calls.iter().rev().filter(|call| self.window.contains(&call.due));
         counted.all(|call| call.stage == Stage::Over)

@@ -62,9 +62,11 @@ const UNCHANGED: Metric = Metric::new("unchanged", "Queues answered by 304", "%"
 const CALLS: Metric = Metric::new("calls", "Calls per minute", "", 0);
 const GENERATOR: Metric = Metric::new("generator-cpu", "Generator's core", "%", 0);
 
+/// The scenario.
 #[derive(Default)]
 pub struct Mix;
 
+/// So many people, who live so fast.
 pub struct Case {
     users: usize,
     pace: Pace,

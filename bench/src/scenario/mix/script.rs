@@ -16,13 +16,17 @@ pub const RELAYS: u64 = 2 + 2 * CANDIDATES as u64 + LINES as u64;
 /// Stands before the time at which something was meant to be sent.
 pub const MARK: &str = "#t=";
 
+/// After the start.
 const OFFER_AFTER: Nanos = 200 * MILLISECOND;
 const ANSWER_AFTER: Nanos = 400 * MILLISECOND;
 /// After the side's description.
 const CANDIDATES_AFTER: Nanos = 20 * MILLISECOND;
 const CANDIDATES_APART: Nanos = 40 * MILLISECOND;
 
-/// Who of a call.
+/// Makes numbers look as if they were drawn.
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Who of a call, as a place in its sides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     Caller,
@@ -35,6 +39,7 @@ pub enum Act {
     Offer,
     Answer,
     Candidate,
+    /// Of chat.
     Line,
     End,
 }
@@ -109,9 +114,6 @@ fn description(kind: &str, stamp: &str) -> String {
     }
     format!("{{\"type\":\"{kind}\",\"sdp\":\"{sdp}\"}}")
 }
-
-/// Makes numbers look as if they were drawn.
-const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 #[cfg(test)]
 mod tests {
