@@ -19,6 +19,8 @@ use crate::tally::{DEADLINE, Tally};
 const TRY_AGAIN: Nanos = SECOND;
 /// Doublings of that.
 const TRIES_SLOWED_MAX: u32 = 2;
+/// What a call may take besides its length: an invite, a start and an end in time, and some more.
+pub const CALL_PATIENCE: Nanos = 4 * DEADLINE;
 const SAMPLE_EVERY: Nanos = SECOND;
 /// Of all people, one in so many begins a call in a call's length: with both sides a quarter is in calls.
 const USERS_PER_CALL: Nanos = 8;
@@ -190,15 +192,9 @@ impl<'a> Life<'a> {
         self.start + self.pace.poll + number as Nanos * apart
     }
 
-    /// Who is to be in it: all callers take turns, and go on by one callee each time round.
-    fn sides(&self, number: usize) -> [usize; 2] {
-        let half = self.people.len() / 2;
-        [number % half, half + (number + number / half) % half]
-    }
-
     /// The call of this number is due, and the next one's timer is set.
     fn begin_call(&mut self, net: &mut Net, number: usize) {
-        let (due, sides) = (self.call_due(number), self.sides(number));
+        let (due, sides) = (self.call_due(number), sides(self.people.len(), number));
         self.begun += u64::from(self.window.contains(&due));
         at(net, self.call_due(number + 1), BEGIN, number + 1);
         self.calls.push(Call::new(due, sides));
@@ -210,7 +206,7 @@ impl<'a> Life<'a> {
         let invite = json!({ "toUserId": self.accounts[sides[1]].id, "requestedSeconds": 300 });
         net.emit(caller, "call:invite", &invite.to_string());
         net.lateness.saturating_record(now() - due);
-        at(net, due + self.pace.call + 2 * DEADLINE, GIVE_UP, number);
+        at(net, due + self.pace.call + CALL_PATIENCE, GIVE_UP, number);
     }
 
     /// Does what is due in a call and sets the timer for what follows.
@@ -272,9 +268,11 @@ impl<'a> Life<'a> {
             return;
         }
         let sides = self.calls[number].sides;
-        let room = json!({ "roomId": self.calls[number].room }).to_string();
+        let room = &self.calls[number].room;
         for id in sides.iter().filter_map(|place| self.people[*place].socket) {
-            net.emit(id, "call:end", &room);
+            if !room.is_empty() {
+                net.emit(id, "call:end", &json!({ "roomId": room }).to_string());
+            }
             net.emit(id, "queue:join", "");
         }
         self.fail(number, "a call did not come to its end");
@@ -465,7 +463,31 @@ impl Life<'_> {
     }
 }
 
+/// Who is to be in the call of this number: all callers take turns, and go on by one callee each time round.
+fn sides(people: usize, number: usize) -> [usize; 2] {
+    let half = people / 2;
+    [number % half, half + (number + number / half) % half]
+}
+
 /// Sets one of our timers for then.
 fn at(net: &mut Net, time: Nanos, kind: u64, number: usize) {
     net.after(time.saturating_sub(now()), kind << KIND_SHIFT | number as u64);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn nobody_meets_anybody_twice_or_is_asked_twice_in_a_row() {
+        const PEOPLE: usize = 20;
+        const ALL: usize = PEOPLE * PEOPLE / 4;
+        let calls: Vec<[usize; 2]> = (0..ALL).map(|number| sides(PEOPLE, number)).collect();
+        assert_eq!(calls.iter().collect::<BTreeSet<_>>().len(), ALL);
+        for some in calls.windows(PEOPLE / 2 - 1) {
+            assert_eq!(some.iter().flatten().collect::<BTreeSet<_>>().len(), 2 * some.len());
+        }
+    }
 }

@@ -34,8 +34,8 @@ use crate::process::Server;
 use crate::report::{Measured, Metric};
 use crate::run::{Bench, Options, Scenario};
 use crate::sample::forget_peak;
-use crate::tally::{DEADLINE, success};
-use life::{Life, Pace};
+use crate::tally::success;
+use life::{CALL_PATIENCE, Life, Pace};
 
 const MEBIBYTE: f64 = 1_048_576.0;
 const MEGABYTE: f64 = 1e6;
@@ -140,7 +140,7 @@ impl Scenario for Mix {
         measured.set(PEAK, server.memory().peak as f64 / MEBIBYTE);
         measured.set(RESIDENT, life.resident_median() / MEBIBYTE);
         bench.progress.at("the last calls end");
-        net.run(&mut life, until + case.pace.call + 3 * DEADLINE).map_err(text)?;
+        net.run(&mut life, until + case.pace.call + CALL_PATIENCE).map_err(text)?;
         life.end();
         if watched.database.is_some() {
             measured.set(DATABASE_CPU, span.database_cpu_seconds / span.seconds * MINUTE);
