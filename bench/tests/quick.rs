@@ -12,7 +12,7 @@ use serde_json::Value;
 const WRONG: [&str; 7] =
     ["share a core", "were lost", "was lost", "did not arrive", "declined", "was answered", "[\"error\""];
 /// Of these something must have happened, where there are any.
-const RATES: [&str; 6] = ["calls", "deliveries", "success", "queue", "gzip", "cpu"];
+const RATES: [&str; 5] = ["calls", "deliveries", "success", "queue", "gzip"];
 
 /// Runs all scenarios into `out`.
 fn run_all(out: &Path) {
