@@ -246,6 +246,32 @@ fn lease_goes_back_and_waiting_connection_owns_no_buffer() {
     });
 }
 
+/// A read that did not fill its buffer says that no more is there, which must not hide what comes between two reads.
+#[test]
+fn what_comes_after_a_short_read_while_nobody_waits_is_read() {
+    on_both(|kind| {
+        let (listener, address) = local_one();
+        let (read, has_read) = oneshot::channel();
+        let (sent, is_sent) = oneshot::channel();
+        let server = shard(kind, move || async move {
+            let (mut stream, _) = Listener::new(listener).unwrap().accept().await.unwrap();
+            let scratch = Scratch::new();
+            assert_eq!(&stream.read(&scratch).await.unwrap()[..], b"a");
+            read.send(()).unwrap();
+            is_sent.await.unwrap();
+            assert_eq!(&stream.read(&scratch).await.unwrap()[..], b"b");
+            assert!(stream.read(&scratch).await.unwrap().is_empty());
+        });
+        let mut client = connect(address);
+        client.write_all(b"a").unwrap();
+        has_read.blocking_recv().unwrap();
+        client.write_all(b"b").unwrap();
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        sent.send(()).unwrap();
+        join(server).unwrap();
+    });
+}
+
 #[test]
 fn sleep_waits_and_other_tasks_run_meanwhile() {
     on_both(|kind| {

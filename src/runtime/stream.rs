@@ -16,7 +16,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use futures_lite::{AsyncRead, AsyncWrite};
 use socket2::SockRef;
-use tokio::io::Interest;
+use tokio::io::{Interest, ReadBuf};
 
 use super::{Kind, Lease, Scratch, tasks};
 
@@ -72,13 +72,13 @@ impl Stream {
         loop {
             let result = match &mut self.0 {
                 Inner::Uring(stream) => ready!(Pin::new(stream).poll_read(context, lease.space())),
-                Inner::Epoll(stream) => match stream.try_read(lease.space()) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        ready!(stream.poll_read_ready(context))?;
-                        continue;
-                    }
-                    result => result,
-                },
+                // Not `try_read`, which believes that there is more after a read that did not fill the buffer, and so costs a
+                // second one. This takes it for the end of what there is, unless epoll has said otherwise meanwhile.
+                Inner::Epoll(stream) => {
+                    let mut buffer = ReadBuf::new(lease.space());
+                    ready!(tokio::io::AsyncRead::poll_read(Pin::new(stream), context, &mut buffer))
+                        .map(|()| buffer.filled().len())
+                }
             };
             match result {
                 Ok(length) => return Poll::Ready(Ok(lease.filled(length))),
