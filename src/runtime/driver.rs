@@ -55,21 +55,15 @@ impl Driver {
         let mut signal = Signal::new(eventfd);
         let mut turns = 0_usize;
         loop {
-            while ring.turn() {
-                turns += 1;
-                if turns.is_multiple_of(TURNS_IN_A_ROW) {
-                    yield_now().await;
-                } else {
-                    tasks::let_the_ready_run().await;
-                }
+            if !ring.turn() && signal.wait(&ring).await {
+                continue;
             }
-            let mut is_parked = false;
-            poll_fn(|context| {
-                is_parked = is_parked || ring.park(context);
-                if !is_parked || ring.is_wanted() { Poll::Ready(()) } else { signal.poll(context) }
-            })
-            .await;
-            ring.unpark();
+            turns += 1;
+            if turns.is_multiple_of(TURNS_IN_A_ROW) {
+                yield_now().await;
+            } else {
+                tasks::let_the_ready_run().await;
+            }
         }
     }
 }
@@ -86,6 +80,18 @@ impl Signal {
         // SAFETY: the descriptor is owned and given away.
         let file = unsafe { BufferedFile::from_raw_fd(eventfd.into_raw_fd()) };
         Signal { file: Rc::new(file), read: None }
+    }
+
+    /// Waits until a turn is worth while; false if it is at once.
+    async fn wait(&mut self, ring: &Ring) -> bool {
+        let mut is_parked = false;
+        poll_fn(|context| {
+            is_parked = is_parked || ring.park(context);
+            if !is_parked || ring.is_wanted() { Poll::Ready(()) } else { self.poll(context) }
+        })
+        .await;
+        ring.unpark();
+        is_parked
     }
 
     /// Ready once after one or more signals.

@@ -1,9 +1,9 @@
 //! The two runtimes of a shard behind one thin face: glommio on io_uring, or a tokio `LocalSet` on epoll where io_uring is refused.
 //!
 //! Owned by: each shard's thread runs one of them; nothing here is shared between threads.
-//! Bound: one executor per shard, [`IO_MEMORY_BYTES`] of ring memory each; who spawns tasks bounds their number.
+//! Bound: one executor per shard, on io_uring with [`IO_MEMORY_BYTES`] and the buffers of [`pool`]; who spawns tasks bounds their number.
 //! Not here: what a shard does with its connections, the choice of how many shards, any protocol. Nothing outside `runtime/` names glommio
-//! or tokio's runtime, so a completion-based ring may replace either later.
+//! or tokio's runtime.
 
 use std::fmt;
 use std::future::Future;
