@@ -8,8 +8,8 @@ use std::io;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 
+use io_uring::IoUring;
 use io_uring::types::BufRingEntry;
-use io_uring::{IoUring, Submitter};
 
 /// Number of buffers, a power of two.
 pub(super) const BUFFERS: u16 = 256;
@@ -52,9 +52,8 @@ impl Pool {
         let (entries, bytes) = layouts();
         let mut pool = Pool { entries: allocate(entries).cast(), bytes: allocate(bytes), tail: 0 };
         let address = pool.entries.as_ptr() as u64;
-        let submitter: Submitter<'_> = ring.submitter();
         // SAFETY: the entries live as long as the pool, which is dropped after the ring that knows them.
-        unsafe { submitter.register_buf_ring_with_flags(address, BUFFERS, GROUP, 0)? };
+        unsafe { ring.submitter().register_buf_ring_with_flags(address, BUFFERS, GROUP, 0)? };
         (0..BUFFERS).for_each(|id| pool.give(id));
         pool.publish();
         Ok(pool)

@@ -32,6 +32,7 @@ const RECEIVE: u64 = 0;
 const ROOM: u64 = 1;
 const CANCEL: u64 = 2;
 const KIND_BITS: u32 = 2;
+const KIND_MASK: u64 = (1 << KIND_BITS) - 1;
 
 /// The ring and what it knows of each connection; clones are handles to the same one.
 #[derive(Clone)]
@@ -304,7 +305,7 @@ impl Inner {
         loop {
             let Some(completion) = self.uring.completion().next() else { return };
             self.in_flight -= 1;
-            let (number, kind) = ((completion.user_data() >> KIND_BITS) as u32, completion.user_data() & 3);
+            let (number, kind) = ((completion.user_data() >> KIND_BITS) as u32, completion.user_data() & KIND_MASK);
             match kind {
                 RECEIVE => self.received(number, completion.result(), completion.flags()),
                 ROOM => self.has_room(number),
