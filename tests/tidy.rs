@@ -224,8 +224,9 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn sources() -> Vec<Source> {
-    let src = root().join("src");
+/// The sources below a folder of the tree.
+fn sources(folder: &str) -> Vec<Source> {
+    let src = root().join(folder);
     let mut list = Vec::new();
     let mut folders = vec![src.clone()];
     while let Some(folder) = folders.pop() {
@@ -334,6 +335,22 @@ fn tree(faults: &mut Vec<String>) {
     }
 }
 
+/// What measures duet is no layer of it, but is written as it is.
+fn instrument(faults: &mut Vec<String>) {
+    let mut found = Vec::new();
+    let sources = sources("bench/src");
+    for source in &sources {
+        sizes_and_headers(source, &mut found);
+        for (number, line) in source.code.iter().enumerate() {
+            if line.contains(".unwrap()") {
+                found.push(format!("src/{}:{}: unwrap is for tests", source.path, number + 1));
+            }
+        }
+    }
+    comments(&sources, &mut found);
+    faults.extend(found.iter().map(|fault| format!("bench/{fault}")));
+}
+
 /// Each database's migrations are `0001_name.sql`, `0002_name.sql`, … without a gap.
 fn migrations(faults: &mut Vec<String>) {
     let folder = root().join("migrations");
@@ -356,7 +373,7 @@ fn migrations(faults: &mut Vec<String>) {
 
 #[test]
 fn the_tree_keeps_the_house_rules() {
-    let sources = sources();
+    let sources = sources("src");
     let mut faults = Vec::new();
     for source in &sources {
         sizes_and_headers(source, &mut faults);
@@ -364,6 +381,7 @@ fn the_tree_keeps_the_house_rules() {
         places(source, &mut faults);
     }
     comments(&sources, &mut faults);
+    instrument(&mut faults);
     tree(&mut faults);
     migrations(&mut faults);
     assert!(faults.is_empty(), "{} violations of the house rules:\n  {}\n", faults.len(), faults.join("\n  "));
