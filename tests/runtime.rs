@@ -7,7 +7,6 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
 use std::process::Command;
 use std::rc::Rc;
 use std::thread::{self, JoinHandle};
@@ -15,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use duet::runtime::probe::{Probe, probe};
-use duet::runtime::{self, Choice, Kind, Listener, Scratch, Stream};
+use duet::runtime::{self, Choice, Detached, Kind, Listener, Scratch, Stream};
 use futures_lite::future::{or, poll_once};
 use tokio::sync::{mpsc, oneshot};
 
@@ -113,7 +112,7 @@ fn echo_returns_every_byte() {
 }
 
 /// A connection between two shards, with how many bytes were read from it and how often it moved.
-type Parcel = (OwnedFd, usize, usize);
+type Parcel = (Detached, usize, usize);
 
 /// Takes the connection in, checks some reads, passes it on; half of the time with a read pending.
 async fn relay(mut inbox: mpsc::Receiver<Parcel>, peer: mpsc::Sender<Parcel>, total: usize, done: mpsc::Sender<usize>) {
@@ -125,7 +124,7 @@ async fn relay(mut inbox: mpsc::Receiver<Parcel>, peer: mpsc::Sender<Parcel>, to
         }
     };
     while let Some((descriptor, mut offset, moves)) = inbox.recv().await {
-        let mut stream = Stream::from_fd(descriptor).unwrap();
+        let mut stream = Stream::attach(descriptor).unwrap();
         for _ in 0..moves % 3 {
             if offset < total {
                 let lease = stream.read(&scratch).await.unwrap();
@@ -143,7 +142,7 @@ async fn relay(mut inbox: mpsc::Receiver<Parcel>, peer: mpsc::Sender<Parcel>, to
             done.send(moves).await.unwrap();
             return;
         }
-        let parcel = (stream.into_fd().unwrap(), offset, moves + 1);
+        let parcel = (stream.detach().unwrap(), offset, moves + 1);
         peer.send(parcel).await.unwrap();
     }
 }
@@ -160,7 +159,7 @@ fn moved_connection_loses_no_byte() {
         let first = shard(kind, move || async move {
             let listener = Listener::new(listener).unwrap();
             let (stream, _) = listener.accept().await.unwrap();
-            accepted_to.send((stream.into_fd().unwrap(), 0, 1)).await.unwrap();
+            accepted_to.send((stream.detach().unwrap(), 0, 1)).await.unwrap();
             drop(accepted_to);
             relay(first_inbox, to_second, TOTAL, done).await;
         });
@@ -242,6 +241,74 @@ fn lease_goes_back_and_waiting_connection_owns_no_buffer() {
         });
         let mut clients = [connect(address), connect(address)];
         clients.iter_mut().for_each(|client| client.write_all(b"abc").unwrap());
+        join(server).unwrap();
+    });
+}
+
+/// A read that did not fill its buffer says that no more is there, which must not hide what comes between two reads.
+#[test]
+fn what_comes_after_a_short_read_while_nobody_waits_is_read() {
+    on_both(|kind| {
+        let (listener, address) = local_one();
+        let (read, has_read) = oneshot::channel();
+        let (sent, is_sent) = oneshot::channel();
+        let server = shard(kind, move || async move {
+            let (mut stream, _) = Listener::new(listener).unwrap().accept().await.unwrap();
+            let scratch = Scratch::new();
+            assert_eq!(&stream.read(&scratch).await.unwrap()[..], b"a");
+            read.send(()).unwrap();
+            is_sent.await.unwrap();
+            assert_eq!(&stream.read(&scratch).await.unwrap()[..], b"b");
+            assert!(stream.read(&scratch).await.unwrap().is_empty());
+        });
+        let mut client = connect(address);
+        client.write_all(b"a").unwrap();
+        has_read.blocking_recv().unwrap();
+        client.write_all(b"b").unwrap();
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        sent.send(()).unwrap();
+        join(server).unwrap();
+    });
+}
+
+/// More connections than the ring has buffers have something to read, and nobody reads it.
+#[test]
+fn what_nobody_reads_keeps_nobody_waiting() {
+    const SILENT: usize = 600;
+    on_both(|kind| {
+        let (listener, address) = local_one();
+        let (sent, is_sent) = oneshot::channel();
+        let (echoed, is_echoed) = oneshot::channel();
+        let server = shard(kind, move || async move {
+            let (listener, scratch) = (Listener::new(listener).unwrap(), Scratch::new());
+            let mut silent = Vec::new();
+            for _ in 0..SILENT {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                assert!(poll_once(stream.read(&scratch)).await.is_none());
+                silent.push(stream);
+            }
+            let (stream, _) = listener.accept().await.unwrap();
+            let echoing = scratch.clone();
+            runtime::spawn_local(async move { echo(stream, echoing).await.unwrap() });
+            is_sent.await.unwrap();
+            is_echoed.await.unwrap();
+            for (number, stream) in silent.iter_mut().enumerate() {
+                assert_eq!(stream.read(&scratch).await.unwrap()[..], (number as u32).to_be_bytes());
+            }
+        });
+        let mut silent: Vec<TcpStream> = (0..SILENT).map(|_| connect(address)).collect();
+        let mut client = connect(address);
+        for (number, silent) in silent.iter_mut().enumerate() {
+            silent.write_all(&(number as u32).to_be_bytes()).unwrap();
+        }
+        sent.send(()).unwrap();
+        for round in 0..1000_u32 {
+            let mut back = [0; 4];
+            client.write_all(&round.to_be_bytes()).unwrap();
+            client.read_exact(&mut back).unwrap();
+            assert_eq!(back, round.to_be_bytes());
+        }
+        echoed.send(()).unwrap();
         join(server).unwrap();
     });
 }
@@ -614,9 +681,27 @@ fn low_locked_memory_falls_back_and_names_the_limit() {
 }
 
 #[test]
+fn kernel_without_rings_of_buffers_falls_back_and_names_it() {
+    in_child("child_with_an_old_kernel");
+}
+
+#[test]
+#[ignore = "run by kernel_without_rings_of_buffers_falls_back_and_names_it"]
+fn child_with_an_old_kernel() {
+    const REGISTER_BUFFER_RING: u32 = 22;
+    refuse(libc::SYS_io_uring_register, Some(REGISTER_BUFFER_RING), libc::EINVAL);
+    let Probe { kind, reason } = probe(Choice::Auto, 2).unwrap();
+    eprintln!("{reason}");
+    assert_eq!(kind, Kind::Epoll);
+    assert!(reason.contains("EINVAL") && reason.contains("6.1") && reason.ends_with(", using epoll"));
+    assert!(probe(Choice::Uring, 2).is_err());
+    assert!(runtime::spawn_shard(Kind::Uring, "old".to_owned(), None, || async {}).is_err());
+}
+
+#[test]
 #[ignore = "run by refused_io_uring_falls_back_and_names_the_refusal"]
 fn child_without_io_uring() {
-    refuse_io_uring_setup();
+    refuse(libc::SYS_io_uring_setup, None, libc::EPERM);
     let Probe { kind, reason } = probe(Choice::Auto, 2).unwrap();
     eprintln!("{reason}");
     assert_eq!(kind, Kind::Epoll);
@@ -647,8 +732,8 @@ fn child_with_many_shards() {
             counts.push(open());
         }
         eprintln!("{kind}: open descriptors {counts:?}");
-        // glommio keeps one eventfd of each executor that has ended; no socket, ring or listener.
-        let kept = if kind == Kind::Uring { 4 } else { 0 };
+        // glommio keeps its eventfd of each executor that has ended, and the ring's; no socket, ring or listener.
+        let kept = if kind == Kind::Uring { 8 } else { 0 };
         assert!(counts[5] - counts[1] <= kept);
     });
 }
@@ -671,16 +756,23 @@ fn child_with_low_memlock() {
     assert!(runtime::spawn_shard(Kind::Uring, "poor".to_owned(), None, || async {}).is_err());
 }
 
-/// Does what container runtimes do: `io_uring_setup` answers EPERM to this thread and its children.
-fn refuse_io_uring_setup() {
+/// Does what container runtimes do: a system call, or only that with `second` as its second argument, answers with an error to
+/// this thread and its children.
+fn refuse(call: libc::c_long, second: Option<u32>, error: i32) {
+    // Where the number of the call and its second argument stand in struct seccomp_data.
+    const CALL: u32 = 0;
+    const SECOND: u32 = 24;
     let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
     let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
     let answer = libc::BPF_RET | libc::BPF_K;
     let step = |code: u32, jf: u8, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf, k };
+    let field = if second.is_some() { SECOND } else { CALL };
     let mut filter = [
-        step(load, 0, 0),
-        step(equal, 1, libc::SYS_io_uring_setup as u32),
-        step(answer, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+        step(load, 0, CALL),
+        step(equal, 3, call as u32),
+        step(load, 0, field),
+        step(equal, 1, second.unwrap_or(call as u32)),
+        step(answer, 0, libc::SECCOMP_RET_ERRNO | error as u32),
         step(answer, 0, libc::SECCOMP_RET_ALLOW),
     ];
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };

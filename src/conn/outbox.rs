@@ -17,7 +17,7 @@ const PAYLOAD_PACKETS_MAX: usize = 16;
 /// Chunks that may wait before a pong takes the place of another. The first may have left in part: more than 1.
 const PONGS_KEPT: usize = 16;
 
-/// An empty queue of more places than this gives its memory back.
+/// An empty queue of more places than this gives its memory back at once.
 const PLACES_KEPT: usize = 4;
 
 pub(super) struct Outbox {
@@ -150,10 +150,16 @@ impl Outbox {
         &mut self.chunks
     }
 
+    /// Gives back the memory of queues that are empty.
+    pub fn shrink(&mut self) {
+        give_back(&mut self.chunks, 0);
+        give_back(&mut self.outputs, 0);
+    }
+
     /// The next output; the memory of a long queue goes with its last.
     pub fn poll(&mut self) -> Option<Output> {
         let output = self.outputs.pop_front();
-        give_back(&mut self.outputs);
+        give_back(&mut self.outputs, PLACES_KEPT);
         output
     }
 
@@ -161,7 +167,7 @@ impl Outbox {
     pub fn written(&mut self, bytes: usize) {
         self.bytes = self.bytes.saturating_sub(bytes);
         self.has_progress |= bytes > 0;
-        give_back(&mut self.chunks);
+        give_back(&mut self.chunks, PLACES_KEPT);
     }
 
     /// Whether bytes have left since this was last asked.
@@ -203,8 +209,8 @@ fn concat<'a>(chunks: impl IntoIterator<Item = &'a Bytes>) -> Vec<u8> {
     })
 }
 
-fn give_back<T>(queue: &mut VecDeque<T>) {
-    if queue.is_empty() && queue.capacity() > PLACES_KEPT {
+fn give_back<T>(queue: &mut VecDeque<T>, places: usize) {
+    if queue.is_empty() && queue.capacity() > places {
         *queue = VecDeque::new();
     }
 }

@@ -282,8 +282,9 @@ impl Socket {
         context.outbox.push(Output::Connect { token });
     }
 
-    /// The answer to a heartbeat: the next pause begins.
-    pub fn pong(&mut self, context: &Context) {
+    /// The answer to a heartbeat: the next pause begins, and who is quiet keeps no room for what is not said.
+    pub fn pong(&mut self, context: &mut Context) {
+        context.outbox.shrink();
         self.heartbeat = Heartbeat { at: context.now + context.settings.ping_interval_ms, is_waiting: false };
     }
 

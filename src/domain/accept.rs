@@ -45,7 +45,7 @@ impl Domain {
         let (invite, caller) = (incoming.invite, incoming.from.user_id);
         let call = CallId::draw(&mut self.random);
         let callee = user.card.clone();
-        user.accepting = Some(Accepting { invite, call, caller, conn });
+        user.accepting = Some(Box::new(Accepting { invite, call, caller, conn }));
         self.timers.insert((now + ACCEPT_TIMEOUT_MS, Timer::Accepting(id, invite)));
         self.tell(caller, UserMessage::Propose { invite, call, callee, seconds }, out);
     }
@@ -138,7 +138,7 @@ impl Domain {
         let peer = engagement.peer;
         let user = self.users.get_mut(&id).expect("who accepts is there");
         assert!(user.engaged.is_none(), "nobody is in two calls");
-        user.engaged = Some(engagement);
+        user.engaged = Some(Box::new(engagement));
         user.incoming.retain(|incoming| incoming.from.user_id != peer);
         user.outgoing.retain(|outgoing| outgoing.callee != peer);
         self.leave_queue(now, id);

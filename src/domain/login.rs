@@ -55,7 +55,7 @@ impl Domain {
         if self.bound.get(&conn).is_some_and(|bound| *bound != id) {
             self.left(now, conn, Leave::Deliberate, out);
         }
-        let user = self.users.entry(id).or_insert_with(|| User::new(login));
+        let user = self.users.entry(id).or_insert_with(|| Box::new(User::new(login)));
         user.paid = login.paid;
         if user.card != login.card {
             user.card = login.card.clone();
@@ -68,6 +68,7 @@ impl Domain {
         let stance = Stance { online: true, queued };
         let in_room = user.engaged.as_ref().is_some_and(|engaged| engaged.joined);
         let budget = Budget::new(now, self.settings.event_burst);
+        user.sockets.reserve_exact(1);
         user.sockets.push(Socket { conn, token: login.token, stance, in_room, budget });
         if stance.queued {
             self.directory.watch(conn);
@@ -168,7 +169,7 @@ impl Domain {
 
     /// Forgets a user about whom there is nothing to remember.
     pub(super) fn forget_idle(&mut self, id: UserId) {
-        if self.users.get(&id).is_some_and(User::is_idle) {
+        if self.users.get(&id).is_some_and(|user| user.is_idle()) {
             self.users.remove(&id);
         }
     }

@@ -103,7 +103,8 @@ pub struct Domain {
     me: ShardId,
     settings: Settings,
     random: Random,
-    users: Map<UserId, User>,
+    /// Boxed, because the map has up to twice as many places.
+    users: Map<UserId, Box<User>>,
     /// Which user a bound connection belongs to.
     bound: Map<ConnId, UserId>,
     /// Running calls whose caller lives here.

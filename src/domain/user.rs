@@ -17,9 +17,10 @@ pub struct User {
     pub sockets: Vec<Socket>,
     /// Lost connections that may still come back.
     pub ghosts: Vec<Ghost>,
-    pub engaged: Option<Engagement>,
+    /// Boxed, as it is rare.
+    pub engaged: Option<Box<Engagement>>,
     /// An accept that waits for the caller's home.
-    pub accepting: Option<Accepting>,
+    pub accepting: Option<Box<Accepting>>,
     pub outgoing: Vec<Outgoing>,
     pub incoming: Vec<Incoming>,
     pub published: Published,
@@ -160,7 +161,7 @@ impl User {
 
     /// The user's half of `call`, if that is the call he is in.
     pub fn engaged_in(&mut self, call: CallId) -> Option<&mut Engagement> {
-        self.engaged.as_mut().filter(|engaged| engaged.call == call)
+        self.engaged.as_deref_mut().filter(|engaged| engaged.call == call)
     }
 
     /// Takes the user out of the queue, whoever put him in.

@@ -134,7 +134,7 @@ impl Listener {
             }
             Inner::Uring(listener) => loop {
                 match listener.accept() {
-                    Ok((stream, peer)) => break (Stream::from_fd(stream.into())?, peer),
+                    Ok((stream, peer)) => break (Stream::attach(OwnedFd::from(stream))?, peer),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => readable(listener).await?,
                     Err(error) => return Err(error),
                 }

@@ -1,9 +1,9 @@
 //! The two runtimes of a shard behind one thin face: glommio on io_uring, or a tokio `LocalSet` on epoll where io_uring is refused.
 //!
 //! Owned by: each shard's thread runs one of them; nothing here is shared between threads.
-//! Bound: one executor per shard, [`IO_MEMORY_BYTES`] of ring memory each; who spawns tasks bounds their number.
+//! Bound: one executor per shard, on io_uring with [`IO_MEMORY_BYTES`] and the buffers of [`pool`]; who spawns tasks bounds their number.
 //! Not here: what a shard does with its connections, the choice of how many shards, any protocol. Nothing outside `runtime/` names glommio
-//! or tokio's runtime, so a completion-based ring may replace either later.
+//! or tokio's runtime.
 
 use std::fmt;
 use std::future::Future;
@@ -14,9 +14,12 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 mod cpus;
+mod driver;
 mod listener;
+mod pool;
 pub mod probe;
 mod resources;
+mod ring;
 mod scratch;
 mod stream;
 mod tasks;
@@ -26,7 +29,7 @@ pub use cpus::usable_cpus;
 pub use listener::{Listener, bind, bind_all};
 pub use resources::{Heap, give_free_memory_back, give_large_blocks_back, give_way, heap, raise_descriptor_limit};
 pub use scratch::{Lease, SCRATCH_BYTES, SCRATCH_IDLE_MAX, Scratch};
-pub use stream::Stream;
+pub use stream::{Detached, Stream};
 pub use tasks::spawn_local;
 
 /// Memory glommio registers with the ring for direct I/O, in bytes. A shard does none, so this is glommio's own minimum.
@@ -104,10 +107,10 @@ where
     let thread = Builder::new().name(name).spawn(move || {
         let pinned = cpu.map_or(Ok(()), cpus::pin);
         match pinned.and_then(|()| Ok((Executor::new(kind)?, tasks::enter(kind)?))) {
-            Ok((executor, ear)) => {
+            Ok((executor, served)) => {
                 let _ = started.send(Ok(()));
                 drop(started);
-                executor.run(tasks::supervise(ear, main));
+                executor.run(tasks::supervise(served, main));
             }
             Err(error) => drop(started.send(Err(error))),
         }

@@ -1,6 +1,7 @@
 //! Finds out, before any shard starts, whether glommio can run here: it panics, or ends the process, where io_uring is refused.
+//! A kernel that has no ring of ours ([`super::ring`], since 6.1) gets epoll, which is faster than glommio's own streams.
 //!
-//! Owned by: boot (and `duet doctor`), once. Bound: three rings per shard, held for the length of the call, then one short-lived executor.
+//! Owned by: boot (and `duet doctor`), once. Bound: four rings per shard, held for the length of the call, then one short-lived executor.
 //! Not here: the choice's parsing, logging of the outcome, any fallback after the start.
 
 use std::fs;
@@ -8,6 +9,7 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
+use super::driver::Driver;
 use super::resources::{self, Resource};
 use super::{Choice, Kind};
 
@@ -69,7 +71,11 @@ fn attempt(shards: usize) -> Result<(), String> {
         })?;
         rings.push(ring);
     }
-    drop(rings);
+    let completion = (0..shards).map(|_| Driver::new()).collect::<io::Result<Vec<_>>>();
+    let completion = completion.map_err(|error| {
+        format!("a ring for connections could not be made: {} (kernel older than 6.1?)", describe(&error))
+    })?;
+    drop((rings, completion));
     run_executor()
 }
 

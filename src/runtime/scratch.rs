@@ -42,6 +42,13 @@ impl Scratch {
         self.idle.borrow_mut().truncate(1);
     }
 
+    /// Takes a buffer with these bytes.
+    pub(super) fn lend_copy(&self, bytes: &[u8]) -> Lease {
+        let mut lease = self.lend();
+        lease.space()[..bytes.len()].copy_from_slice(bytes);
+        lease.filled(bytes.len())
+    }
+
     /// Takes a whole buffer, of which nothing is filled yet.
     pub(super) fn lend(&self) -> Lease {
         let buffer = self.idle.borrow_mut().pop();

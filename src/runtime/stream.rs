@@ -1,23 +1,23 @@
 //! One TCP connection on either runtime: it lends what it read and takes what it writes.
 //!
-//! Owned by: one shard's thread; it moves to another as a bare descriptor ([`Stream::into_fd`], [`Stream::from_fd`]).
-//! Bound: no read buffer (see [`Scratch`]), no write buffer (the caller's deque is the outbox), at most one pending poll per direction.
+//! Owned by: one shard's thread; it moves to another as a socket and what was read ahead ([`Stream::detach`], [`Stream::attach`]).
+//! Bound: no read buffer (see [`Scratch`]; on io_uring [`super::ring`] has the bound of what is received unread), no write buffer (the caller's deque is the outbox), at most one pending poll per direction.
 //! Not here: timeouts, TLS, framing, the bound on the outbox.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use futures_lite::{AsyncRead, AsyncWrite};
 use socket2::SockRef;
-use tokio::io::Interest;
+use tokio::io::{Interest, ReadBuf};
 
+use super::ring::Seat;
 use super::{Kind, Lease, Scratch, tasks};
 
 /// Chunks handed to the kernel in one call.
@@ -27,8 +27,25 @@ const CHUNKS_PER_SEND: usize = 64;
 pub struct Stream(Inner);
 
 enum Inner {
-    Uring(glommio::net::TcpStream),
+    /// The seat is dropped, and ends what is under way, before the socket is closed.
+    Uring {
+        seat: Seat,
+        socket: TcpStream,
+    },
     Epoll(tokio::net::TcpStream),
+}
+
+/// A connection between two shards: the socket, and what was received from it but not read.
+#[derive(Debug)]
+pub struct Detached {
+    descriptor: OwnedFd,
+    early: Box<[u8]>,
+}
+
+impl From<OwnedFd> for Detached {
+    fn from(descriptor: OwnedFd) -> Detached {
+        Detached { descriptor, early: Box::default() }
+    }
 }
 
 impl Stream {
@@ -36,24 +53,28 @@ impl Stream {
     ///
     /// # Errors
     /// The socket cannot be registered with this shard's runtime; it is closed then.
-    pub fn from_fd(descriptor: OwnedFd) -> io::Result<Stream> {
+    pub fn attach(detached: impl Into<Detached>) -> io::Result<Stream> {
+        let Detached { descriptor, early } = detached.into();
         let socket = TcpStream::from(descriptor);
-        socket.set_nonblocking(true)?;
-        Ok(Stream(match tasks::kind() {
-            Kind::Uring => Inner::Uring(adopt(OwnedFd::from(socket))),
-            Kind::Epoll => Inner::Epoll(tokio::net::TcpStream::from_std(socket)?),
+        let kind = tasks::kind();
+        socket.set_nonblocking(kind == Kind::Epoll)?;
+        Ok(Stream(match kind {
+            Kind::Uring => Inner::Uring { seat: tasks::ring().seat(early), socket },
+            Kind::Epoll => {
+                assert!(early.is_empty(), "all shards of a process are of one kind");
+                Inner::Epoll(tokio::net::TcpStream::from_std(socket)?)
+            }
         }))
     }
 
-    /// Gives the connection up, to be adopted by another shard. Pending polls are cancelled; they never take bytes, so none is lost.
+    /// Gives the connection up, to be adopted by another shard. Pending polls are cancelled; no byte is lost.
     ///
     /// # Errors
-    /// No descriptor is left for the duplicate, or epoll refuses; the connection is closed then.
-    pub fn into_fd(self) -> io::Result<OwnedFd> {
+    /// Epoll refuses; the connection is closed then.
+    pub fn detach(self) -> io::Result<Detached> {
         match self.0 {
-            // glommio does not let go of a descriptor: a duplicate survives the drop, which cancels the ring's polls.
-            Inner::Uring(_) => self.as_fd().try_clone_to_owned(),
-            Inner::Epoll(stream) => stream.into_std().map(OwnedFd::from),
+            Inner::Uring { seat, socket } => Ok(Detached { early: seat.withdraw(), descriptor: socket.into() }),
+            Inner::Epoll(stream) => stream.into_std().map(|stream| Detached::from(OwnedFd::from(stream))),
         }
     }
 
@@ -68,22 +89,16 @@ impl Stream {
     /// # Errors
     /// As `recv`: the connection is broken.
     pub fn poll_read(&mut self, context: &mut Context<'_>, scratch: &Scratch) -> Poll<io::Result<Lease>> {
-        let mut lease = scratch.lend();
-        loop {
-            let result = match &mut self.0 {
-                Inner::Uring(stream) => ready!(Pin::new(stream).poll_read(context, lease.space())),
-                Inner::Epoll(stream) => match stream.try_read(lease.space()) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        ready!(stream.poll_read_ready(context))?;
-                        continue;
-                    }
-                    result => result,
-                },
-            };
-            match result {
-                Ok(length) => return Poll::Ready(Ok(lease.filled(length))),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Poll::Ready(Err(error)),
+        match &mut self.0 {
+            Inner::Uring { seat, socket } => seat.poll_receive(socket.as_fd(), context, scratch),
+            Inner::Epoll(stream) => {
+                let mut lease = scratch.lend();
+                let mut buffer = ReadBuf::new(lease.space());
+                // Not `try_read`, which believes that there is more after a read that did not fill the buffer, and so costs a
+                // second one. This takes it for the end of what there is, unless epoll has said otherwise meanwhile.
+                ready!(tokio::io::AsyncRead::poll_read(Pin::new(stream), context, &mut buffer))?;
+                let length = buffer.filled().len();
+                Poll::Ready(Ok(lease.filled(length)))
             }
         }
     }
@@ -100,11 +115,9 @@ impl Stream {
                 return Poll::Ready(Ok(()));
             }
             match &mut self.0 {
-                // The only way to glommio's write poll is one more send, which may succeed.
-                Inner::Uring(stream) => {
-                    let chunk = chunks.front().expect("something is left to write");
-                    let written = ready!(Pin::new(stream).poll_write(context, chunk))?;
-                    advance(chunks, written);
+                Inner::Uring { seat, socket } => {
+                    seat.await_room(socket.as_fd(), context);
+                    return Poll::Pending;
                 }
                 Inner::Epoll(stream) => {
                     ready!(stream.poll_write_ready(context))?;
@@ -173,11 +186,9 @@ impl Stream {
 }
 
 impl AsFd for Stream {
-    #[allow(unsafe_code)]
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.0 {
-            // SAFETY: the stream owns the descriptor and outlives the borrow.
-            Inner::Uring(stream) => unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) },
+            Inner::Uring { socket, .. } => socket.as_fd(),
             Inner::Epoll(stream) => stream.as_fd(),
         }
     }

@@ -17,6 +17,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use super::driver::Driver;
+use super::ring::Ring;
 use super::wake::{Bell, Ear};
 use super::{Kind, sleep, yield_now};
 
@@ -32,6 +34,8 @@ struct Shard {
     vacant: RefCell<Vec<usize>>,
     /// On io_uring: how other threads reach the tasks.
     bell: RefCell<Option<Arc<Bell>>>,
+    /// On io_uring: where connections receive.
+    ring: RefCell<Option<Ring>>,
     /// The slot of the task that is being polled.
     polled: Cell<Option<usize>>,
 }
@@ -51,6 +55,7 @@ thread_local! {
             wakers: RefCell::new(Vec::new()),
             vacant: RefCell::new(Vec::new()),
             bell: RefCell::new(None),
+            ring: RefCell::new(None),
             polled: Cell::new(None),
         }
     };
@@ -73,6 +78,30 @@ pub fn spawn_local(future: impl Future<Output = ()> + 'static) {
 /// The runtime of this thread.
 pub(super) fn kind() -> Kind {
     SHARD.with(|shard| shard.kind.get()).expect("called from a thread that is no shard")
+}
+
+/// The ring by which connections of this shard receive.
+///
+/// # Panics
+/// On epoll.
+pub(super) fn ring() -> Ring {
+    SHARD.with(|shard| shard.ring.borrow().clone()).expect("called from a shard on io_uring")
+}
+
+/// Lets the tasks that are ready run first, but no I/O of the runtime's own, for which [`yield_now`] is.
+pub(super) async fn let_the_ready_run() {
+    let mut is_awake = true;
+    poll_fn(|_| {
+        if !std::mem::take(&mut is_awake) {
+            return Poll::Ready(());
+        }
+        SHARD.with(|shard| {
+            let slot = shard.polled.get().expect("a task is polled");
+            shard.wakers.borrow()[slot].as_ref().expect("a task that is polled has a waker").wake_by_ref();
+        });
+        Poll::Pending
+    })
+    .await;
 }
 
 /// Wakes the task in `slot`, if this thread is the shard that `bell` belongs to; a task is not woken here by itself.
@@ -106,23 +135,28 @@ fn keep_awake() {
     }
 }
 
-/// Marks this thread as a shard; once, before its executor runs. The ear is for [`supervise`].
+/// Marks this thread as a shard; once, before its executor runs. What it gives is for [`supervise`].
 ///
 /// # Errors
-/// No descriptors are left.
-pub(super) fn enter(kind: Kind) -> io::Result<Option<Ear>> {
-    let ear = if kind == Kind::Uring { Some(Ear::new()?) } else { None };
+/// No descriptors are left, or the kernel refuses a ring.
+pub(super) fn enter(kind: Kind) -> io::Result<Option<(Ear, Driver)>> {
+    let (ear, driver) = match kind {
+        Kind::Uring => (Some(Ear::new()?), Some(Driver::new()?)),
+        Kind::Epoll => (None, None),
+    };
     SHARD.with(|shard| {
         assert!(shard.kind.replace(Some(kind)).is_none(), "one executor per thread");
         shard.bell.replace(ear.as_ref().map(Ear::bell));
+        shard.ring.replace(driver.as_ref().map(Driver::ring));
     });
-    Ok(ear)
+    Ok(ear.zip(driver))
 }
 
 /// Runs `main`, passes on the panic of any task, and at the end drops the tasks that are left.
-pub(super) async fn supervise<F: Future<Output = ()>>(ear: Option<Ear>, main: impl FnOnce() -> F) {
-    if let Some(ear) = ear {
+pub(super) async fn supervise<F: Future<Output = ()>>(served: Option<(Ear, Driver)>, main: impl FnOnce() -> F) {
+    if let Some((ear, driver)) = served {
         spawn_local(ear.listen());
+        spawn_local(driver.drive());
         keep_awake();
     }
     {
@@ -148,6 +182,7 @@ pub(super) async fn supervise<F: Future<Output = ()>>(ear: Option<Ear>, main: im
     while SHARD.with(|shard| shard.live.get()) > 0 {
         yield_now().await;
     }
+    SHARD.with(|shard| shard.ring.take());
     if let Some(payload) = SHARD.with(|shard| shard.panic.take()) {
         resume_unwind(payload);
     }

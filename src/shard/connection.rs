@@ -6,7 +6,6 @@
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
-use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -22,7 +21,7 @@ use crate::conn::{CloseReason, Conn, Output};
 use crate::domain::{Input, session_of};
 use crate::message::store;
 use crate::message::{ClientEvent, Leave, ServerEvent};
-use crate::runtime::{Stream, sleep, spawn_local, yield_now};
+use crate::runtime::{Detached, Stream, sleep, spawn_local, yield_now};
 use crate::wire::http::Request;
 
 use super::Shard;
@@ -45,7 +44,7 @@ const LINGER_BYTES_MAX: usize = 1024 * 1024;
 /// A connection on its way to the shard that owns its user, or its session.
 pub struct Adopted {
     /// `None` for a session by polling.
-    fd: Option<OwnedFd>,
+    fd: Option<Detached>,
     conn: Conn,
     journey: Option<Journey>,
     /// What made it move; handled first.
@@ -96,7 +95,7 @@ pub(super) fn serve(shard: Rc<Shard>, served: Served, first: Option<Output>) {
 /// Goes on with a connection that came from another shard.
 pub fn adopt(shard: Rc<Shard>, adopted: Adopted) {
     let Adopted { fd, conn, journey, output } = adopted;
-    match fd.map(Stream::from_fd).transpose() {
+    match fd.map(Stream::attach).transpose() {
         Ok(stream) => serve(shard, Served { conn, stream, journey }, Some(output)),
         Err(error) => {
             shard.open.fetch_sub(1, Ordering::Relaxed);
@@ -319,7 +318,7 @@ impl Task {
         let stream = entry.take_upgrade(self.shard.now()).or(self.stream);
         let is_polling = entry.conn.is_polling();
         let journey = entry.session.take().map(|session| self.shard.session_leaves(*session, home));
-        let fd = stream.and_then(|stream| stream.into_fd().ok());
+        let fd = stream.and_then(|stream| stream.detach().ok());
         let adopted = Adopted { conn: entry.conn, journey, output, fd };
         let is_whole = is_polling || adopted.fd.is_some();
         if !is_whole || !self.shard.mesh.send(home, Envelope::Adopt(Box::new(adopted))) {

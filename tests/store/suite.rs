@@ -75,10 +75,10 @@ fn a_referral_introduces_and_an_unknown_one_is_ignored(world: &mut World<'_>) {
     };
     let made = referred(new, "MEETBOB");
     assert_eq!(made.target.map(|card| card.user_id), Some(target.id));
-    let introduction = made.login.card.introduction.unwrap();
+    let introduction = made.login.card.introduction.clone().unwrap();
     assert_eq!((introduction.target, introduction.introducer.as_str()), (target.id, "Introducer"));
     let made = referred(other, "NOBODY");
-    assert_eq!((made.target, made.login.card.introduction), (None, None));
+    assert_eq!((made.target, made.login.card.introduction.clone()), (None, None));
 }
 
 fn invited(person: Person, code: &str) -> Request {
