@@ -29,6 +29,8 @@ const WARM_UP: Nanos = SECOND;
 const DRAIN: Nanos = 10 * SECOND;
 /// When nothing has come for so long, nothing more is under way.
 const SETTLE: Nanos = 200 * MILLISECOND;
+/// How long what everybody's joining tells everybody may take.
+const HUSH_MAX: Nanos = 60 * SECOND;
 /// How long a first change may take to reach somebody who does not look.
 const PROBE: Nanos = 2 * SECOND;
 /// As long as `42["queue:update",…]`.
@@ -169,7 +171,7 @@ impl Changes {
         if !probe.has_heard {
             crowd::join_queue(net, &accounts, watchers)?;
         }
-        net.run(&mut Nothing, now() + SETTLE).map_err(|error| error.to_string())?;
+        hush(net, case.people)?;
         let places = accounts.into_iter().take(movers.len()).enumerate();
         let places = places.map(|(place, account)| (account.id.into_bytes(), place)).collect();
         let movers = movers.iter().map(|id| Mover { id: *id, is_in: id.tag % 2 == 0, changed: 0 }).collect();
@@ -331,6 +333,17 @@ impl Handler for Probe {
     fn is_done(&self) -> bool {
         self.has_heard
     }
+}
+
+/// Waits until nothing more comes of what was done: less than a tenth of a message to each, as heartbeats go on.
+fn hush(net: &mut Net, people: usize) -> Result<(), String> {
+    let deadline = now() + HUSH_MAX;
+    let mut before = 0;
+    while now() < deadline && net.traffic.bytes_in - before > (people * RAW_BYTES / 10) as u64 {
+        before = net.traffic.bytes_in;
+        net.run(&mut Nothing, now() + SETTLE).map_err(|error| error.to_string())?;
+    }
+    Ok(())
 }
 
 /// Nothing matters.
