@@ -15,6 +15,8 @@ const SIGN_UPS_AT_ONCE: usize = 32;
 const CONNECTIONS_AT_ONCE: usize = 64;
 /// Calls that are being made at a time.
 const CALLS_AT_ONCE: usize = 16;
+/// People who join the queue before the next do.
+const JOINS_AT_ONCE: usize = 64;
 
 /// Somebody who has signed up.
 #[derive(Debug, Clone)]
@@ -107,6 +109,15 @@ pub fn call(net: &mut Net, port: u16, accounts: &[Account], offers_deflate: bool
         Some(Call { caller: caller?, callee: callee?, room: pair.room })
     });
     Ok(made.collect())
+}
+
+/// Has them join the queue, and waits until the server has handled it.
+pub fn join_queue(net: &mut Net, accounts: &[Account], ids: &[Id]) -> Result<(), String> {
+    let mut joining = Joining { accounts, ids, joined: 0, settled: 0, failure: None };
+    joining.join_next(net);
+    patiently(net, &mut joining, |joining| {
+        (format!("{} of {} joined the queue", joining.settled, ids.len()), joining.failure.take())
+    })
 }
 
 /// Runs until it is done; `state` gives how far it has come and what has gone wrong.
@@ -214,6 +225,47 @@ impl<D: Fn(usize) -> Dial> Handler for Opening<D> {
 
     fn is_done(&self) -> bool {
         self.ready == self.ids.len() || self.failure.is_some()
+    }
+}
+
+/// People who join the queue, and say so by authenticating again.
+struct Joining<'a> {
+    accounts: &'a [Account],
+    ids: &'a [Id],
+    joined: usize,
+    settled: usize,
+    failure: Option<String>,
+}
+
+impl Joining<'_> {
+    /// The next lot joins, when all before have.
+    fn join_next(&mut self, net: &mut Net) {
+        let end = (self.joined + JOINS_AT_ONCE).min(self.ids.len());
+        for id in &self.ids[self.joined..end] {
+            net.emit(*id, "queue:join", "");
+            let token = json!({ "sessionToken": self.accounts[id.tag as usize].token });
+            net.emit(*id, "auth", &token.to_string());
+        }
+        self.joined = end;
+    }
+}
+
+impl Handler for Joining<'_> {
+    fn message(&mut self, net: &mut Net, _id: Id, message: &[u8]) {
+        if event_name(message) == "auth:success" {
+            self.settled += 1;
+            if self.settled == self.joined {
+                self.join_next(net);
+            }
+        }
+    }
+
+    fn closed(&mut self, _net: &mut Net, _id: Id, failure: Failure) {
+        self.failure = Some(failure.to_string());
+    }
+
+    fn is_done(&self) -> bool {
+        self.settled == self.ids.len() || self.failure.is_some()
     }
 }
 

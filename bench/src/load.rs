@@ -232,7 +232,7 @@ impl Handler for Load {
 }
 
 /// What the reader must know when a server that should have been saturated had time left.
-fn idle_note(what: &str, span: &Span, watched: Watched<'_>) -> Option<String> {
+pub fn idle_note(what: &str, span: &Span, watched: Watched<'_>) -> Option<String> {
     let share = span.server.cpu_seconds / span.seconds / watched.cores as f64;
     let percent = share * 100.0;
     let is_alone = watched.cores == 1;

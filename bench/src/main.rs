@@ -5,6 +5,7 @@
 //!
 //! One thread does everything, on a core of its own: what is measured has the others.
 
+mod browser;
 mod clock;
 mod crowd;
 mod database;
@@ -23,7 +24,9 @@ mod sample;
 mod scenario;
 mod servers;
 mod table;
+mod tally;
 mod tree;
+mod wrk;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -38,7 +41,7 @@ use crate::scenario::{ALL, Listed};
 struct Arguments {
     /// A scenario, `all` of them, or `list` them
     scenario: String,
-    /// Servers to measure, comma-separated, instead of the scenario's own
+    /// Servers to measure, comma-separated, instead of the scenario's own; of `all` scenarios each takes those that it can
     #[arg(long, value_delimiter = ',')]
     servers: Option<Vec<String>>,
     /// Times that every case is measured on every server [default: 3, with --quick 1]
@@ -88,7 +91,14 @@ fn start(arguments: &Arguments) -> Result<Vec<String>, String> {
         "all" => {
             let mut failures = Vec::new();
             for listed in ALL {
-                failures.extend((listed.run)(options(arguments, listed)?)?);
+                let mut options = options(arguments, listed)?;
+                if let Some(servers) = &mut options.servers {
+                    servers.retain(|server| (listed.takes)(server));
+                    if servers.is_empty() {
+                        continue;
+                    }
+                }
+                failures.extend((listed.run)(options)?);
             }
             Ok(failures)
         }

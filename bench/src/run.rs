@@ -15,7 +15,7 @@ use crate::plot;
 use crate::process::{Cores, Server};
 use crate::progress::Progress;
 use crate::report::{Measured, Metric, Report};
-use crate::servers::{Database, Entry};
+use crate::servers::{Database, Entry, Job};
 use crate::table;
 use crate::tree::TemporaryFolder;
 
@@ -54,6 +54,11 @@ pub trait Scenario {
     const METRICS: &'static [Metric];
     /// Length of a window, seconds, unless told otherwise.
     const SECONDS: f64 = 5.0;
+
+    /// Whether it can measure this server.
+    fn takes(entry: &Entry) -> bool {
+        entry.job == Job::Product
+    }
 
     /// Measured one after the other, the servers taking turns within each.
     fn cases(&self, options: &Options) -> Vec<Self::Case>;

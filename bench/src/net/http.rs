@@ -1,6 +1,7 @@
 //! HTTP/1.1 of a client: requests encoded, the Socket's upgrade among them, responses found in a slice.
 //!
-//! `httparse` reads heads and chunk sizes. No content coding is asked for; one response is awaited at a time.
+//! `httparse` reads heads and chunk sizes. One response is awaited at a time; its body is handed on as it came, compressed
+//! where that was asked for.
 
 use super::Failure;
 
@@ -16,12 +17,18 @@ pub struct Request<'a> {
     pub path: &'a str,
     pub token: Option<&'a str>,
     pub if_none_match: Option<&'a str>,
+    pub accepts_gzip: bool,
     pub body: Option<&'a str>,
     /// Sent as `X-Forwarded-For`, for servers that limit what one address may do.
     pub forwarded_for: Option<&'a str>,
 }
 
 impl<'a> Request<'a> {
+    /// What a route has for whom the token names.
+    pub fn get(path: &'a str, token: &'a str) -> Self {
+        Self { method: "GET", path, token: Some(token), ..Self::default() }
+    }
+
     /// JSON to a route.
     pub fn post(path: &'a str, body: &'a str) -> Self {
         Self { method: "POST", path, body: Some(body), ..Self::default() }
@@ -35,6 +42,9 @@ impl<'a> Request<'a> {
         }
         if let Some(etag) = self.if_none_match {
             put(&["If-None-Match: ", etag, "\r\n"]);
+        }
+        if self.accepts_gzip {
+            put(&["Accept-Encoding: gzip\r\n"]);
         }
         if let Some(address) = self.forwarded_for {
             put(&["X-Forwarded-For: ", address, "\r\n"]);

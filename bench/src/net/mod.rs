@@ -30,7 +30,7 @@ use rustix::io::Errno;
 use rustix::thread::set_current_timer_slack;
 
 pub use connection::Speaks;
-pub use deflate::{Deflater, STAMP_LENGTH, Template, stamp_after};
+pub use deflate::{Deflater, STAMP_LENGTH, Template, stamp, stamp_after};
 pub use http::{Request, Response};
 pub use schedule::Schedule;
 

@@ -11,7 +11,7 @@ use crate::net::{Dial, Net, STAMP_LENGTH, Speaks, Template};
 use crate::process::Server;
 use crate::report::{Measured, Metric};
 use crate::run::{Bench, Options, Scenario};
-use crate::servers::Job;
+use crate::servers::{Entry, Job};
 
 const MESSAGE_BYTES: usize = 400;
 const MARK: &str = "t=";
@@ -56,6 +56,10 @@ impl Scenario for Echo {
     const BASELINE: &'static str = "ws";
     const METRICS: &'static [Metric] =
         &[SATURATION, SATURATION_SHARE, SATURATION_EACH, FIXED_EACH, FIXED_P50, FIXED_P99];
+
+    fn takes(entry: &Entry) -> bool {
+        entry.job != Job::Product
+    }
 
     fn cases(&self, options: &Options) -> Vec<Case> {
         if options.is_quick {
