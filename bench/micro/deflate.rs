@@ -64,7 +64,7 @@ fn main() {
     let line = |name: &str, length: usize, payload: usize, deflate: u128, inflate: u128| {
         println!("{name:<30}{length:>8}{payload:>10}{deflate:>14}{inflate:>14}");
     };
-    for length in [200, 1024, 4096, 36 * 1024] {
+    for length in [20, 400, 1024, 4096, 36 * 1024] {
         let messages: Vec<Vec<u8>> = (0..MESSAGES).map(|_| message(&mut random, length)).collect();
         for (level, window_bits) in [(1, 15), (3, 15), (6, 15), (9, 15), (6, 12), (6, 8)] {
             let (mut deflater, mut inflater) = (Deflater::new(level, false), Inflater::default());

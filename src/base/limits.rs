@@ -8,7 +8,7 @@ pub const INFLATE_RATIO_MAX: usize = 200;
 /// Up to here a message may grow by any factor: the work is small, and short honest messages can repeat themselves.
 pub const INFLATE_UNRATED_BYTES: usize = 64 * 1024;
 /// Least payload and message together, bytes, of a block in a compressed message, on average: each costs its decoder
-/// up to 6 us for tables, which makes a megabyte of empty blocks 2.7 s of work. Those of honest compressors are larger,
+/// up to 3 us for tables, which makes a megabyte of empty blocks 80 ms of work. Those of honest compressors are larger,
 /// even if they flush every 256 bytes.
 pub const INFLATE_BLOCK_BYTES_MIN: usize = 128;
 /// Blocks that are not counted.

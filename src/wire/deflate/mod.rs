@@ -1,4 +1,4 @@
-//! permessage-deflate (RFC 7692), on `miniz_oxide`: what handshakes agree on, and whole messages in and out.
+//! permessage-deflate (RFC 7692): what handshakes agree on, whole messages out by `miniz_oxide` and in by `zlib-rs`.
 //!
 //! Without context takeover every message stands alone. One [`Deflater`] and one [`Inflater`] then serve all
 //! connections of a shard, and what [`Deflater::deflate`] gave for one connection may be sent to every other with the
