@@ -48,5 +48,5 @@ fn welcome(shard: &Rc<Shard>, mut stream: Stream, peer: std::net::IpAddr) {
     }
     let seed = shard.random.borrow_mut().bytes();
     let conn = Conn::new(shard.now(), shard.settings.conn.clone(), peer.to_canonical(), seed);
-    connection::serve(shard.clone(), Served { conn, stream: Some(stream), journey: None }, None);
+    connection::serve(shard.clone(), Served { conn, stream: Some(stream), journey: None });
 }

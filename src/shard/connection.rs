@@ -42,13 +42,13 @@ const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES_MAX: usize = 1024 * 1024;
 
 /// A connection on its way to the shard that owns its user, or its session.
+///
+/// What made it move is its next output again.
 pub struct Adopted {
     /// `None` for a session by polling.
     fd: Option<Detached>,
     conn: Conn,
     journey: Option<Journey>,
-    /// What made it move; handled first.
-    output: Output,
 }
 
 /// A connection as a task serves it.
@@ -67,17 +67,15 @@ pub(super) struct Task {
 
 enum Fate {
     Closed(CloseReason),
-    Moves(ShardId, Box<Output>),
+    /// What it moves for is with the connection.
+    Moves(ShardId),
     /// The socket is for a session.
     Upgrades(EngineSid),
 }
 
-/// Gives the connection a slot and a task that serves it until it closes or moves; `first` is handled before anything.
-pub(super) fn serve(shard: Rc<Shard>, served: Served, first: Option<Output>) {
-    let Served { mut conn, stream, journey } = served;
-    if let Some(output) = first {
-        conn.put_back(output);
-    }
+/// Gives the connection a slot and a task that serves it until it closes or moves.
+pub(super) fn serve(shard: Rc<Shard>, served: Served) {
+    let Served { conn, stream, journey } = served;
     let id = shard.slots.borrow_mut().insert(conn, journey.map(Session::new));
     if let Some(journey) = journey {
         shard.session_here(journey, id);
@@ -85,7 +83,7 @@ pub(super) fn serve(shard: Rc<Shard>, served: Served, first: Option<Output>) {
     let mut task = Task { shard, id, stream };
     spawn_local(async move {
         match task.run().await {
-            Fate::Moves(home, output) => task.move_to(home, *output),
+            Fate::Moves(home) => task.move_to(home),
             Fate::Upgrades(sid) => task.upgrade(sid),
             Fate::Closed(reason) => Box::pin(task.close(reason)).await,
         }
@@ -94,9 +92,9 @@ pub(super) fn serve(shard: Rc<Shard>, served: Served, first: Option<Output>) {
 
 /// Goes on with a connection that came from another shard.
 pub fn adopt(shard: Rc<Shard>, adopted: Adopted) {
-    let Adopted { fd, conn, journey, output } = adopted;
+    let Adopted { fd, conn, journey } = adopted;
     match fd.map(Stream::attach).transpose() {
-        Ok(stream) => serve(shard, Served { conn, stream, journey }, Some(output)),
+        Ok(stream) => serve(shard, Served { conn, stream, journey }),
         Err(error) => {
             shard.open.fetch_sub(1, Ordering::Relaxed);
             tracing::warn!(%error, "a connection was lost on its way between shards");
@@ -151,13 +149,13 @@ impl Task {
 
     async fn wait_for(&mut self, output: Output) -> Option<Fate> {
         if let Some(home) = self.elsewhere(&output) {
-            return Some(Fate::Moves(home, Box::new(output)));
+            return Some(self.moves(home, output));
         }
         match output {
             Output::Request(request) => self.request(&request).await,
             Output::Engine { ask, request } => {
                 if let Some(shard) = self.engine(ask, &request).await {
-                    return Some(Fate::Moves(shard, Box::new(Output::Engine { ask, request })));
+                    return Some(self.moves(shard, Output::Engine { ask, request }));
                 }
             }
             Output::Connect { token } => {
@@ -312,14 +310,20 @@ impl Task {
         entry
     }
 
-    fn move_to(self, home: ShardId, output: Output) {
+    /// The shard to which the connection goes takes care of the output.
+    fn moves(&mut self, to: ShardId, output: Output) -> Fate {
+        self.with(|entry| entry.conn.put_back(output));
+        Fate::Moves(to)
+    }
+
+    fn move_to(self, home: ShardId) {
         self.shard.handle(Input::Left { conn: self.id, leave: Leave::Deliberate });
         let mut entry = *self.leave_slot();
         let stream = entry.take_upgrade(self.shard.now()).or(self.stream);
         let is_polling = entry.conn.is_polling();
         let journey = entry.session.take().map(|session| self.shard.session_leaves(*session, home));
         let fd = stream.and_then(|stream| stream.detach().ok());
-        let adopted = Adopted { conn: entry.conn, journey, output, fd };
+        let adopted = Adopted { conn: entry.conn, journey, fd };
         let is_whole = is_polling || adopted.fd.is_some();
         if !is_whole || !self.shard.mesh.send(home, Envelope::Adopt(Box::new(adopted))) {
             self.shard.open.fetch_sub(1, Ordering::Relaxed);

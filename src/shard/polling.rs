@@ -281,7 +281,7 @@ impl Task {
             return EngineRefusal::BadRequest.response();
         };
         let open = conn.take_payload(now).unwrap_or_default();
-        connection::serve(shard, Served { conn, stream: None, journey: Some(Journey { sid, moves: 0 }) }, None);
+        connection::serve(shard, Served { conn, stream: None, journey: Some(Journey { sid, moves: 0 }) });
         payload(open)
     }
 
