@@ -4,7 +4,7 @@
 //!
 //! The modules below stand in the order in which a message meets them.
 //!
-//! 1. A socket becomes readable; [`shard`] takes the bytes that [`runtime`] lends and gives them to the connection's
+//! 1. Bytes arrive on a socket; [`shard`] takes those that [`runtime`] lends and gives them to the connection's
 //!    [`conn::Conn`].
 //! 2. `Conn` is the protocol state of one client. With the stateless codecs of [`wire`] it turns bytes into a
 //!    [`message::ClientEvent`] or an HTTP request, and hands it out of [`conn::Conn::poll`].
