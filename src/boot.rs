@@ -1,7 +1,7 @@
 //! Start in order, wait for a signal, stop in reverse.
 //!
-//! Start: settings, runtime, store, hashing pool, listeners, shards. Stop: no new connections and all calls ended and
-//! stored, connections closed, shards ended, pool and store drained. Each failure to start is one line.
+//! Start: settings, runtime, store, hashing pool, listeners, running calls, shards. Stop: no new connections, the open ones
+//! closed, what happened in calls stored, shards ended, pool and store drained. Each failure to start is one line.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -10,12 +10,17 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use futures_lite::future::block_on;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::base::ShardId;
+use crate::base::limits::RUNNING_PAGE;
 use crate::base::placement::Placement;
 use crate::config::Config;
+use crate::domain::{Resumed, resumed};
+use crate::link::Link;
+use crate::message::store::{Reply, Request};
 use crate::runtime::probe::{Probe, probe};
 use crate::runtime::{
     bind_all, give_free_memory_back, give_large_blocks_back, raise_descriptor_limit, spawn_shard, usable_cpus,
@@ -57,8 +62,9 @@ pub fn run(config: &Config) -> Result<(), String> {
     let refusing = Arc::new(AtomicBool::new(false));
     let settings = Arc::new(config.shard_settings(&probe, shards, clock.now()));
     let (senders, inboxes) = shard::inboxes(placement);
+    let resumed = resume_calls(&links.store, placement)?;
     let mut threads = Vec::new();
-    for (index, (listener, inbox)) in listeners.into_iter().zip(inboxes).enumerate() {
+    for (index, ((listener, inbox), resumed)) in listeners.into_iter().zip(inboxes).zip(resumed).enumerate() {
         let start = Start {
             id: ShardId(index as u16),
             placement,
@@ -69,6 +75,7 @@ pub fn run(config: &Config) -> Result<(), String> {
             listener,
             links: links.clone(),
             settings: settings.clone(),
+            resumed,
             open: open.clone(),
             refusing: refusing.clone(),
         };
@@ -78,11 +85,40 @@ pub fn run(config: &Config) -> Result<(), String> {
     }
     announce(config, bound, &probe, shards, descriptors);
     let memory = watch_memory(&senders, config.memory_limit(), Duration::from_secs(config.memory_seconds), &refusing);
-    wait_and_stop(&senders, threads, Duration::from_secs(config.stop_seconds), memory)?;
+    wait_and_stop(&senders, threads, Duration::from_secs(config.drain_seconds), memory)?;
     pool.stop();
     store.stop();
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The calls that an earlier process left behind, each at the shards where its two participants live.
+fn resume_calls(store: &Link<Request, Reply>, placement: Placement) -> Result<Vec<Vec<Resumed>>, String> {
+    let (mut running, mut after) = (Vec::new(), None);
+    let alive_at = loop {
+        let page = block_on(store.ask(Request::RunningCalls { after, limit: RUNNING_PAGE }));
+        let Ok(Reply::RunningCalls { alive_at, calls, next }) = page else {
+            return Err(format!("the running calls cannot be read: {page:?}"));
+        };
+        running.extend(calls);
+        after = next;
+        if next.is_none() {
+            break alive_at;
+        }
+    };
+    if !running.is_empty() {
+        tracing::info!(calls = running.len(), "going on with the calls of an earlier process");
+    }
+    let mut homes = vec![Vec::new(); usize::from(placement.count())];
+    for call in resumed(running, alive_at) {
+        let users = [call.running.caller.user(), call.running.callee.user()];
+        let [caller, callee] = users.map(|user| usize::from(placement.home(user).0));
+        if callee != caller {
+            homes[callee].push(call.clone());
+        }
+        homes[caller].push(call);
+    }
+    Ok(homes)
 }
 
 fn announce(config: &Config, bound: SocketAddr, probe: &Probe, shards: u16, descriptors: u64) {
@@ -136,8 +172,8 @@ async fn watch_memory(senders: &[mpsc::Sender<Envelope>], limit: Option<u64>, pe
     }
 }
 
-/// Waits for SIGINT or SIGTERM, doing `meanwhile`, then stops the shards: first the calls of all, then the connections
-/// of all.
+/// Waits for SIGINT or SIGTERM, doing `meanwhile`, then stops the shards: first the connections of all, then
+/// what they left to be stored.
 fn wait_and_stop(
     senders: &[mpsc::Sender<Envelope>],
     threads: Vec<JoinHandle<()>>,
@@ -155,7 +191,7 @@ fn wait_and_stop(
             () = meanwhile => {}
         }
         let stop = async {
-            tell_all(senders, |reply| Envelope::EndCalls { reply }).await;
+            tell_all(senders, |reply| Envelope::Drain { reply }).await;
             tell_all(senders, |reply| Envelope::Stop { reply }).await;
         };
         tokio::select! {

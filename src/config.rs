@@ -113,7 +113,8 @@ pub struct Config {
     pub store_cache_kib: u32,
     /// A filter of `tracing_subscriber`.
     pub log: String,
-    pub stop_seconds: u64,
+    pub drain_seconds: u64,
+    pub resume_seconds: u64,
 }
 
 /// Why there is no configuration: what to print, and with which code to end.
@@ -153,7 +154,7 @@ impl Config {
             session_cache_max: part(self.session_cache_max),
             sweep: Duration::from_secs(self.sweep_seconds),
             history_keep_ms: (self.history_keep_days > 0).then_some(self.history_keep_days * DAY_MS),
-            stop_ms: self.stop_seconds * 1000,
+            drain_ms: self.drain_seconds * 1000,
         }
     }
 
@@ -182,6 +183,7 @@ impl Config {
             user_connections_max: self.user_connections_max,
             event_rate: self.event_rate,
             event_burst: self.event_burst,
+            resume_ms: self.resume_seconds * 1000,
         }
     }
 
@@ -358,7 +360,8 @@ fn read(reader: &mut Reader) -> Config {
         store_queue: reader.number("store-queue", 1..=1_000_000),
         store_cache_kib: reader.number("store-cache-kib", 64..=64 * 1024 * 1024),
         log: reader.one("log", "must be a level or a filter", filter).unwrap_or_default(),
-        stop_seconds: reader.number("stop-seconds", 0..=3_600),
+        drain_seconds: reader.number("drain-seconds", 0..=3_600),
+        resume_seconds: reader.number("resume-seconds", 0..=3_600),
     };
     refuse_unsupported(reader);
     match (reader.text("turn-urls").is_empty(), config.turn_secret.is_empty()) {
@@ -415,6 +418,7 @@ mod tests {
         assert_eq!(config.store_queue, limits::STORE_QUEUE_MAX);
         let (usual, domain) = (domain::Settings::default(), config.domain_settings());
         assert_eq!((domain.event_rate, domain.event_burst), (usual.event_rate, usual.event_burst));
+        assert_eq!(domain.resume_ms, usual.resume_ms);
         let (usual, hashing) = (hashing::Settings::default(), config.hashing_settings(4));
         assert_eq!((hashing.threads, hashing.memory_kib), (usual.threads, usual.memory_kib));
         assert_eq!(hashing.queue_len_max, usual.queue_len_max);

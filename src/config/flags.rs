@@ -4,7 +4,7 @@
 
 /// Every flag, in the order of `--help`. Bounds stand where they are read.
 #[rustfmt::skip]
-pub(super) const FLAGS: [Flag; 53] = [
+pub(super) const FLAGS: [Flag; 54] = [
     flag("port", "PORT", "3001", "TCP port; 0 lets the system choose one"),
     flag("host", "HOST", "0.0.0.0", "Address to listen on; :: is all addresses, IPv4 and IPv6"),
     flag("public-url", "API_BASE", "", "Where browsers reach this server, such as https://api.example.org"),
@@ -56,7 +56,8 @@ pub(super) const FLAGS: [Flag; 53] = [
     flag("store-queue", "STORE_QUEUE", "16384", "Requests that may wait for the store"),
     flag("store-cache-kib", "STORE_CACHE_KIB", "32768", "Memory for pages of the database in the folder, KiB"),
     flag("log", "LOG_LEVEL", "info", "error, warn, info, debug, trace, or a filter such as info,duet::store=debug"),
-    flag("stop-seconds", "STOP_SECONDS", "10", "Time that an orderly stop may take, seconds"),
+    flag("drain-seconds", "DRAIN_SECONDS", "10", "Time that an orderly stop may take, seconds"),
+    flag("resume-seconds", "RESUME_SECONDS", "30", "Time for both to come back into a running call after a restart, seconds"),
     flag(REDIS_URL, "REDIS_URL", "", "Not supported yet: must not be set"),
 ];
 

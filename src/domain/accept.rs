@@ -2,20 +2,22 @@
 //!
 //! The callee's home marks its user as accepting (the first compare-and-set) and proposes the call to the caller's
 //! home; that one checks that the invite stands and its user is free, enters him into the call (the second) and
-//! agrees. Either refusal undoes the mark. A mark is dropped after [`ACCEPT_TIMEOUT_MS`]; an agreement that comes
+//! agrees, once the call's start is durable. Either refusal undoes the mark. A mark is dropped after [`ACCEPT_TIMEOUT_MS`]; an agreement that comes
 //! later still finds no mark and ends the call. Two who accept each other's invites at once: the smaller callee wins.
 
 use std::sync::Arc;
 
-use crate::base::limits::{ACCEPT_TIMEOUT_MS, CALL_ALLOWANCE_MS};
+use crate::base::limits::{ACCEPT_TIMEOUT_MS, CALL_ALIVE_MS, CALL_ALLOWANCE_MS};
 use crate::base::{CallId, ConnId, InviteId, Time, UserId};
 use crate::message::client::Seconds;
 use crate::message::server::DeclineReason;
 use crate::message::shard::EndCause;
+use crate::message::store::{FinishedCall, Request, StartedCall};
 use crate::message::{Card, ServerEvent, UserMessage};
 
-use super::call::Call;
+use super::call::{Call, Starting};
 use super::user::{Accepting, Engagement, Role, User};
+use super::writes::Then;
 use super::{Domain, Effects, Timer};
 
 impl Domain {
@@ -72,11 +74,37 @@ impl Domain {
         let caller_card = user.card.clone();
         user.accepting = None;
         self.engage(now, id, Engagement::new(call, &callee, Role::Caller, agreed_seconds), out);
-        self.calls.insert(call, Call::new(call, caller_card, callee.clone(), now));
+        let started = StartedCall { call, caller: id, callee: callee.user_id, agreed_seconds, started_at: now };
+        let ticket = self.write(Request::StartCall(Box::new(started)), Then::Begin(call), out);
+        let starting = Starting { invite, conn: outgoing.conn, ticket };
+        self.calls.insert(call, Call::new((call, now), (caller_card, callee), starting));
         let time_up = now + u64::from(agreed_seconds) * 1000 + CALL_ALLOWANCE_MS;
         self.timers.insert((time_up, Timer::CallTime(call)));
-        self.tell(callee.user_id, UserMessage::Agreed { invite, call, caller: id, agreed_seconds }, out);
-        self.call_start(id, outgoing.conn, out);
+    }
+
+    /// At the caller: the start of the call is durable, and may be told.
+    pub(super) fn begin(&mut self, now: Time, call: CallId, out: &mut Effects) {
+        let Some(record) = self.calls.get_mut(&call) else { return };
+        let (caller, callee) = (record.caller.user_id, record.callee.user_id);
+        let Some(Starting { invite, conn, .. }) = record.starting.take() else { return };
+        let engaged = self.users.get_mut(&caller).and_then(|user| user.engaged_in(call));
+        let engaged = engaged.expect("a record and the caller's half go together");
+        engaged.begun = true;
+        let agreed_seconds = engaged.agreed_seconds;
+        self.tell(callee, UserMessage::Agreed { invite, call, caller, agreed_seconds }, out);
+        self.call_start(caller, conn, out);
+        self.keep_by(now + CALL_ALIVE_MS);
+    }
+
+    /// At the caller: the call comes to nothing before anybody has heard of it, and leaves nothing.
+    pub(super) fn abandon(&mut self, record: FinishedCall, starting: &Starting, out: &mut Effects) {
+        let Starting { invite, conn, ticket } = *starting;
+        let (call, caller, callee) = (record.call, record.caller, record.callee);
+        self.writes.abandon(ticket);
+        self.write(Request::FinishCall(Box::new(record)), Then::Tell(Vec::new()), out);
+        self.tell(callee, UserMessage::NotAgreed { invite, call, over: true }, out);
+        let declined = ServerEvent::Declined { invite: Some(invite), reason: DeclineReason::Offline };
+        self.send_first(caller, conn, &declined, out);
     }
 
     /// At the callee: the call stands, if the mark still does.

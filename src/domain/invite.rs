@@ -15,7 +15,7 @@ use crate::message::server::DeclineReason;
 use crate::message::store::{Reply, Request};
 use crate::message::{Card, ServerEvent, UserMessage};
 
-use super::user::{Incoming, Outgoing};
+use super::user::{Incoming, Outgoing, User};
 use super::writes::Then;
 use super::{Domain, Effects, Timer};
 
@@ -46,7 +46,7 @@ impl Domain {
             _ => return out.error(conn, "The service is busy, try again"),
         };
         let Some(seconds) = seconds else { return refuse(DeclineReason::InvalidDuration, out) };
-        if pair.hidden || pair.banned {
+        if pair.hidden || pair.banned || self.draining {
             return refuse(DeclineReason::Offline, out);
         }
         if pair.cooldown_until.is_some() {
@@ -80,7 +80,8 @@ impl Domain {
         seconds: Seconds,
         out: &mut Effects,
     ) {
-        let user = self.users.get_mut(&id).filter(|user| user.is_free() && user.is_available());
+        let is_open = |user: &&mut Box<User>| !self.draining && user.is_free() && user.is_available();
+        let user = self.users.get_mut(&id).filter(is_open);
         let refusal = match &user {
             None => Some(DeclineReason::Offline),
             Some(user) if user.incoming.len() >= INVITES_INCOMING_MAX => Some(DeclineReason::Busy),
@@ -219,7 +220,7 @@ impl Domain {
     }
 
     /// Removes an invite that rings, unless it is being accepted at this moment.
-    fn take_incoming(&mut self, id: UserId, invite: InviteId) -> Option<Incoming> {
+    pub(super) fn take_incoming(&mut self, id: UserId, invite: InviteId) -> Option<Incoming> {
         let user = self.users.get_mut(&id)?;
         if user.accepting.as_ref().is_some_and(|accepting| accepting.invite == invite) {
             return None;
@@ -228,7 +229,7 @@ impl Domain {
         Some(user.incoming.remove(position))
     }
 
-    fn take_outgoing(&mut self, id: UserId, which: impl Fn(&Outgoing) -> bool) -> Option<Outgoing> {
+    pub(super) fn take_outgoing(&mut self, id: UserId, which: impl Fn(&Outgoing) -> bool) -> Option<Outgoing> {
         let user = self.users.get_mut(&id)?;
         let position = user.outgoing.iter().position(which)?;
         Some(user.outgoing.remove(position))

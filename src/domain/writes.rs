@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::base::limits::{WRITE_RETRY_MS, WRITES_PENDING_MAX};
-use crate::base::{Time, UserId};
+use crate::base::{CallId, Time, UserId};
 use crate::message::UserMessage;
 use crate::message::store::{Reply, Request};
 
@@ -18,6 +18,10 @@ use super::{Domain, Effect, Effects, Timer};
 pub(super) enum Then {
     /// Tell these users' homes.
     Tell(Vec<(UserId, UserMessage)>),
+    /// Tell both participants that their call begins.
+    Begin(CallId),
+    /// Go on keeping what happens in calls.
+    Keep,
     /// Tell both participants that their call is stored.
     Finalize(Finishing),
 }
@@ -42,6 +46,16 @@ impl Writes {
         self.pending.len()
     }
 
+    /// Whether this one is among them.
+    pub fn owes(&self, ticket: u64) -> bool {
+        self.pending.contains_key(&ticket)
+    }
+
+    /// Nothing follows this one any more, and it is not tried again.
+    pub fn abandon(&mut self, ticket: u64) {
+        self.pending.remove(&ticket);
+    }
+
     /// Writes given up since the start.
     pub fn lost(&self) -> u64 {
         self.lost
@@ -57,8 +71,8 @@ impl Writes {
 }
 
 impl Domain {
-    /// Has `request` stored, and then `then` done.
-    pub(super) fn write(&mut self, request: Request, then: Then, out: &mut Effects) {
+    /// Has `request` stored, and then `then` done. The write goes by the ticket that is returned.
+    pub(super) fn write(&mut self, request: Request, then: Then, out: &mut Effects) -> u64 {
         let writes = &mut self.writes;
         if writes.pending.len() >= WRITES_PENDING_MAX {
             writes.pending.pop_first();
@@ -68,6 +82,7 @@ impl Domain {
         let (ticket, request) = (writes.last_ticket, Box::new(request));
         writes.pending.insert(ticket, Pending { request: request.clone(), then, failed: false });
         out.push(Effect::Write { ticket, request });
+        ticket
     }
 
     /// The store has answered a write.
@@ -89,6 +104,8 @@ impl Domain {
                     self.tell(user, message, out);
                 }
             }
+            Then::Begin(call) => self.begin(now, call, out),
+            Then::Keep => self.kept(now, out),
             Then::Finalize(finishing) => self.call_stored(finishing, reply, out),
         }
     }

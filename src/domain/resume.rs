@@ -1,0 +1,85 @@
+//! Going on with the calls that an earlier process left behind.
+//!
+//! Each half is put into its home before anybody connects: its user is away, in the call, and has `resume_ms` to come
+//! back, as a ghost; from then on all is as in any call. A call of which one did not come back ends as one whose
+//! participant was lost, at the time when it was last known to be alive: the outage counts for nothing.
+
+use crate::base::limits::{CALL_ALIVE_MS, CALL_ALLOWANCE_MS};
+use crate::base::{Map, Time, UserId};
+use crate::message::shard::EndCause;
+use crate::message::store::{Participant, RunningCall};
+
+use super::call::Call;
+use super::user::{Engagement, Ghost, Role, Stance, User};
+use super::{Domain, Effects, Timer};
+
+/// A call that ran when an earlier process ended.
+#[derive(Clone, Debug)]
+pub struct Resumed {
+    pub running: RunningCall,
+    /// When it was last known to be alive.
+    pub alive_at: Time,
+    /// It had ended already, as far as anybody can know: one of the two was in a later call.
+    pub is_over: bool,
+}
+
+/// What to make of all calls that the store has as running, when a process was last alive at `alive_at`.
+///
+/// A call whose end could not be stored is still among them, beside the next of the same people: nobody is in two.
+pub fn resumed(mut calls: Vec<RunningCall>, alive_at: Time) -> Vec<Resumed> {
+    calls.sort_by_key(|running| std::cmp::Reverse((running.started_at, running.call)));
+    let mut later: Map<UserId, Time> = Map::default();
+    let judge = |running: RunningCall| {
+        let users = [running.caller.user(), running.callee.user()];
+        let last_said = running.messages.last().map_or(Time(0), |line| line.timestamp);
+        let alive_at = alive_at.max(running.started_at).max(last_said);
+        match users.iter().filter_map(|user| later.get(user)).min() {
+            Some(next) => Resumed { alive_at: alive_at.min(*next), is_over: true, running },
+            None => {
+                later.extend(users.map(|user| (user, running.started_at)));
+                Resumed { alive_at, is_over: false, running }
+            }
+        }
+    };
+    calls.into_iter().map(judge).collect()
+}
+
+impl Domain {
+    /// Takes over what of these calls belongs to this shard.
+    pub(super) fn resume(&mut self, now: Time, calls: Vec<Resumed>, out: &mut Effects) {
+        for Resumed { running, alive_at, is_over } in calls {
+            let RunningCall { call, caller, callee, agreed_seconds, started_at, messages } = running;
+            let (has_caller, has_callee) = (self.is_home(caller.user()), self.is_home(callee.user()));
+            if !is_over && has_caller {
+                self.await_back(now, &caller, Engagement::new(call, &callee.card, Role::Caller, agreed_seconds));
+            }
+            if !is_over && has_callee {
+                self.await_back(now, &callee, Engagement::new(call, &caller.card, Role::Callee, agreed_seconds));
+            }
+            if has_caller {
+                let by = caller.user();
+                self.calls
+                    .insert(call, Call::resumed((call, started_at), (caller.card, callee.card), messages, alive_at));
+                if is_over {
+                    self.end_record(now, call, EndCause::NotResumed, by, out);
+                    continue;
+                }
+                let time_up = started_at + u64::from(agreed_seconds) * 1000 + CALL_ALLOWANCE_MS;
+                self.timers.insert((time_up, Timer::CallTime(call)));
+                self.keep_by(now + CALL_ALIVE_MS);
+            }
+        }
+    }
+
+    /// A participant who is to come back: in his call, and not yet here.
+    fn await_back(&mut self, now: Time, who: &Participant, half: Engagement) {
+        let until = now + self.settings.resume_ms;
+        let mut user = User::of(who.card.clone(), who.paid);
+        user.engaged = Some(Box::new(Engagement { joined: who.joined, begun: true, awaited: true, ..half }));
+        user.ghosts.push(Ghost { stance: Stance { online: true, queued: false }, until });
+        let before = self.users.insert(who.user(), Box::new(user));
+        assert!(before.is_none(), "calls are resumed before anybody comes, and nobody is in two");
+        self.timers.insert((until, Timer::Grace(who.user())));
+        self.dirtied(now, who.user());
+    }
+}
