@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use crate::base::limits::{ACCEPT_TIMEOUT_MS, CALL_ALIVE_MS, CALL_ALLOWANCE_MS};
+use crate::base::limits::{ACCEPT_TIMEOUT_MS, CALL_ALIVE_MS};
 use crate::base::{CallId, ConnId, InviteId, Time, UserId};
 use crate::message::client::Seconds;
 use crate::message::server::DeclineReason;
@@ -15,7 +15,7 @@ use crate::message::shard::EndCause;
 use crate::message::store::{FinishedCall, Request, StartedCall};
 use crate::message::{Card, ServerEvent, UserMessage};
 
-use super::call::{Call, Starting};
+use super::call::{Call, Starting, time_up};
 use super::user::{Accepting, Engagement, Role, User};
 use super::writes::Then;
 use super::{Domain, Effects, Timer};
@@ -78,8 +78,7 @@ impl Domain {
         let ticket = self.write(Request::StartCall(Box::new(started)), Then::Begin(call), out);
         let starting = Starting { invite, conn: outgoing.conn, ticket };
         self.calls.insert(call, Call::new((call, now), (caller_card, callee), starting));
-        let time_up = now + u64::from(agreed_seconds) * 1000 + CALL_ALLOWANCE_MS;
-        self.timers.insert((time_up, Timer::CallTime(call)));
+        self.timers.insert((time_up(now, agreed_seconds), Timer::CallTime(call)));
     }
 
     /// At the caller: the start of the call is durable, and may be told.

@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::base::limits::{
-    CALL_COMPLETED_SECONDS_MIN, CALL_RECORDED_SECONDS_MIN, CHAT_LOG_MAX, COOLDOWN_LONG_MS, RECENT_CALL_MS,
-    RECENT_CALLS_MAX,
+    CALL_ALLOWANCE_MS, CALL_COMPLETED_SECONDS_MIN, CALL_RECORDED_SECONDS_MIN, CHAT_LOG_MAX, COOLDOWN_LONG_MS,
+    RECENT_CALL_MS, RECENT_CALLS_MAX,
 };
 use crate::base::{CallId, ConnId, InviteId, Map, Time, UserId};
 use crate::message::model::{ChatKind, ChatLine, Metrics};
@@ -134,6 +134,11 @@ impl Call {
         let finished = self.finish(now, &session, EndCause::HungUp);
         FinishedCall { recorded: false, completed: false, cooldown_until: None, ..finished }
     }
+}
+
+/// When the server ends a call itself (D38).
+pub(super) fn time_up(started_at: Time, agreed_seconds: u32) -> Time {
+    started_at + u64::from(agreed_seconds) * 1000 + CALL_ALLOWANCE_MS
 }
 
 impl Domain {

@@ -4,12 +4,12 @@
 //! back, as a ghost; from then on all is as in any call. A call of which one did not come back ends as one whose
 //! participant was lost, at the time when it was last known to be alive: the outage counts for nothing.
 
-use crate::base::limits::{CALL_ALIVE_MS, CALL_ALLOWANCE_MS};
+use crate::base::limits::CALL_ALIVE_MS;
 use crate::base::{Map, Time, UserId};
 use crate::message::shard::EndCause;
 use crate::message::store::{Participant, RunningCall};
 
-use super::call::Call;
+use super::call::{Call, time_up};
 use super::user::{Engagement, Ghost, Role, Stance, User};
 use super::{Domain, Effects, Timer};
 
@@ -32,7 +32,8 @@ pub fn resumed(mut calls: Vec<RunningCall>, alive_at: Time) -> Vec<Resumed> {
     let judge = |running: RunningCall| {
         let users = [running.caller.user(), running.callee.user()];
         let last_said = running.messages.last().map_or(Time(0), |line| line.timestamp);
-        let alive_at = alive_at.max(running.started_at).max(last_said);
+        let time_up = time_up(running.started_at, running.agreed_seconds);
+        let alive_at = alive_at.max(running.started_at).max(last_said).min(time_up);
         match users.iter().filter_map(|user| later.get(user)).min() {
             Some(next) => Resumed { alive_at: alive_at.min(*next), is_over: true, running },
             None => {
@@ -64,8 +65,7 @@ impl Domain {
                     self.end_record(now, call, EndCause::NotResumed, by, out);
                     continue;
                 }
-                let time_up = started_at + u64::from(agreed_seconds) * 1000 + CALL_ALLOWANCE_MS;
-                self.timers.insert((time_up, Timer::CallTime(call)));
+                self.timers.insert((time_up(started_at, agreed_seconds), Timer::CallTime(call)));
                 self.keep_by(now + CALL_ALIVE_MS);
             }
         }
