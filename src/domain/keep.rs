@@ -1,7 +1,7 @@
 //! What happens in running calls is kept for the next process: chat, who was in the room, and that we are alive.
 //!
-//! Written behind, in one batch per shard: [`CALL_KEEP_MS`] after the first change, and [`CALL_ALIVE_MS`] after the last
-//! batch while there is nothing but life. One batch is under way at a time, of at most [`KEEP_ENTRIES_MAX`] lines and as
+//! Written behind, in one batch per shard: at once when somebody joins, [`CALL_KEEP_MS`] after the first new line, and
+//! [`CALL_ALIVE_MS`] after the last batch while there is nothing but life. One batch is under way at a time, of at most [`KEEP_ENTRIES_MAX`] lines and as
 //! many joins; what comes meanwhile waits in the calls' logs for the next. So a process that is killed leaves out what was
 //! said in its last moments only; an end in order stores the whole log anyway.
 
@@ -27,10 +27,10 @@ pub(super) struct Keeping {
 }
 
 impl Domain {
-    /// A user of this shard is in the room for the first time.
+    /// A user of this shard is in the room for the first time. Frontends say so once: the next process must know.
     pub(super) fn keep_joined(&mut self, now: Time, call: CallId, user: UserId) {
         self.keeping.joined.insert((call, user));
-        self.keep_by(now + CALL_KEEP_MS);
+        self.keep_by(now);
     }
 
     /// The log of a call of this shard has one more line.
@@ -79,7 +79,7 @@ impl Domain {
         let is_behind = !self.keeping.joined.is_empty() || !self.keeping.spoken.is_empty();
         match (is_behind, self.draining) {
             (true, true) => self.keep(now, out),
-            (true, false) => self.keep_by(now + CALL_KEEP_MS),
+            (true, false) => self.keep_by(now + if self.keeping.joined.is_empty() { CALL_KEEP_MS } else { 0 }),
             (false, false) if !self.calls.is_empty() => self.keep_by(now + CALL_ALIVE_MS),
             (false, _) => {}
         }
