@@ -364,14 +364,19 @@ fn read(reader: &mut Reader) -> Config {
         resume_seconds: reader.number("resume-seconds", 0..=3_600),
     };
     refuse_unsupported(reader);
-    match (reader.text("turn-urls").is_empty(), config.turn_secret.is_empty()) {
+    refuse_half_of_turn(reader);
+    config
+}
+
+/// TURN needs both of its settings.
+fn refuse_half_of_turn(reader: &mut Reader) {
+    match (reader.text("turn-urls").is_empty(), reader.text(TURN_SECRET).is_empty()) {
         (true, false) => {
             reader.errors.push("--turn-secret (TURN_SECRET) is set, but --turn-urls (TURN_URLS) is not".into())
         }
         (false, true) => reader.errors.push("--turn-urls (TURN_URLS) needs --turn-secret (TURN_SECRET)".into()),
         _ => {}
     }
-    config
 }
 
 /// Names what another server may have been given and this one cannot use. Its value may hold a password: not shown.
