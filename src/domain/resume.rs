@@ -83,3 +83,47 @@ impl Domain {
         self.dirtied(now, who.user());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::base::{CallId, Random};
+    use crate::message::{Card, Gender, PaidStatus};
+
+    const NOW: Time = Time(1_761_000_000_000);
+
+    fn participant(number: u8) -> Participant {
+        let (user_id, name, gender) = (UserId::from_bytes([number; 16]), "Ann".to_owned(), Gender::Female);
+        let card = Card { user_id, name, gender, selfie_url: None, video_url: None, introduction: None };
+        Participant { card: Arc::new(card), paid: PaidStatus::Paid, joined: true }
+    }
+
+    fn running(random: &mut Random, caller: u8, callee: u8, started_at: Time) -> RunningCall {
+        let (caller, callee) = (participant(caller), participant(callee));
+        let (call, messages) = (CallId::draw(random), Vec::new());
+        RunningCall { call, caller, callee, agreed_seconds: 60, started_at, messages }
+    }
+
+    #[test]
+    fn of_two_calls_of_one_person_the_later_goes_on() {
+        let mut random = Random::from_seed(1);
+        let [first, other, later] = [(1, 2, 10), (5, 6, 20), (3, 1, 30)]
+            .map(|(caller, callee, seconds)| running(&mut random, caller, callee, NOW + seconds * 1_000));
+        let calls = vec![first.clone(), later.clone(), other.clone()];
+        let found = resumed(calls, NOW + 50_000);
+        let told: Vec<_> = found.iter().map(|call| (call.running.call, call.is_over, call.alive_at)).collect();
+        let alive = NOW + 50_000;
+        let expected = [(later.call, false, alive), (other.call, false, alive), (first.call, true, later.started_at)];
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn a_call_that_nobody_ended_was_alive_no_longer_than_its_time_and_no_shorter_than_it_is_known_to_be() {
+        let call = running(&mut Random::from_seed(1), 1, 2, NOW);
+        let alive_at = |mark| resumed(vec![call.clone()], mark)[0].alive_at;
+        assert_eq!(alive_at(Time(0)), NOW, "it began after the last mark");
+        assert_eq!(alive_at(NOW + 86_400_000), time_up(NOW, 60));
+    }
+}

@@ -117,7 +117,7 @@ fn a_cooldown_that_is_not_stored_is_caught() {
 
 #[test]
 fn a_publication_that_is_lost_is_caught() {
-    caught(Mutant::PublishSwallowed, &["presence equals connections"]);
+    caught_beside(Mutant::PublishSwallowed, &["nothing is kept"], &["presence equals connections"]);
 }
 
 #[test]
@@ -153,6 +153,11 @@ fn a_start_that_is_not_stored_is_caught() {
 #[test]
 fn chat_that_is_not_kept_is_caught() {
     caught(Mutant::ChatUnkept, &["what was said outlives a restart"]);
+}
+
+#[test]
+fn an_outage_that_counts_as_call_is_caught() {
+    caught(Mutant::OutageCounted, &["a call is stored as it was"]);
 }
 
 #[test]

@@ -40,12 +40,17 @@ pub enum Mutant {
     ChatUnkept,
     /// The store keeps an ended call among the running ones.
     EndedRunsOn,
+    /// A new process takes the calls of the last for alive until now, and for some time on.
+    OutageCounted,
 }
 
 impl Mutant {
     /// Whether it shows only when the process crashes.
     fn needs_crashes(self) -> bool {
-        matches!(self, Self::NothingResumed | Self::Impatient | Self::ChatUnkept | Self::EndedRunsOn)
+        matches!(
+            self,
+            Self::NothingResumed | Self::Impatient | Self::ChatUnkept | Self::EndedRunsOn | Self::OutageCounted
+        )
     }
 }
 

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use duet::base::limits::RESUME_MS;
 use duet::base::placement::Placement;
 use duet::base::{CallId, ConnId, InviteId, Random, ShardId, Time, TokenHash, UserId};
 use duet::conn::{self, CloseReason};
@@ -354,7 +355,9 @@ impl World {
     /// What a start does before anybody can come.
     fn resume_calls(&mut self) {
         if self.plan.mutant != Some(Mutant::NothingResumed) {
-            let calls = resumed(self.store.running.values().cloned().collect(), self.store.alive_at);
+            let counted = self.plan.mutant == Some(Mutant::OutageCounted);
+            let alive_at = if counted { self.now + RESUME_MS / 2 } else { self.store.alive_at };
+            let calls = resumed(self.store.running.values().cloned().collect(), alive_at);
             for at in 0..self.shards.len() {
                 let here = |user| usize::from(self.placement.home(user).0) == at;
                 let is_here = |call: &&Resumed| here(call.running.caller.user()) || here(call.running.callee.user());

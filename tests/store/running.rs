@@ -12,7 +12,13 @@ fn started(world: &mut World<'_>, caller: Person, callee: Person) -> StartedCall
     StartedCall { call, caller, callee, agreed_seconds: 250, started_at: NOW }
 }
 
-fn start(world: &World<'_>, call: &StartedCall) {
+/// The start of a call that is to end like this.
+pub fn started_as(ended: &FinishedCall) -> StartedCall {
+    let FinishedCall { call, caller, callee, started_at, .. } = *ended;
+    StartedCall { call, caller, callee, agreed_seconds: 250, started_at }
+}
+
+pub fn start(world: &World<'_>, call: &StartedCall) {
     assert!(matches!(world.ask(Request::StartCall(Box::new(call.clone()))), Reply::Done));
 }
 
@@ -25,7 +31,7 @@ fn line(from: UserId, text: &str) -> ChatLine {
 }
 
 /// One page: when it was last alive, the calls, and after which to go on.
-fn page(world: &World<'_>, after: Option<CallId>, limit: usize) -> (Time, Vec<RunningCall>, Option<CallId>) {
+pub fn page(world: &World<'_>, after: Option<CallId>, limit: usize) -> (Time, Vec<RunningCall>, Option<CallId>) {
     match world.ask(Request::RunningCalls { after, limit }) {
         Reply::RunningCalls { alive_at, calls, next } => (alive_at, calls, next),
         other => panic!("{other:?}"),
