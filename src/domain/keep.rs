@@ -1,9 +1,9 @@
 //! What happens in running calls is kept for the next process: chat, who was in the room, and that we are alive.
 //!
 //! Written behind, in one batch per shard: at once when somebody joins, [`CALL_KEEP_MS`] after the first new line, and
-//! [`CALL_ALIVE_MS`] after the last batch while there is nothing but life. One batch is under way at a time, of at most [`KEEP_ENTRIES_MAX`] lines and as
-//! many joins; what comes meanwhile waits in the calls' logs for the next. So a process that is killed leaves out what was
-//! said in its last moments only; an end in order stores the whole log anyway.
+//! [`CALL_ALIVE_MS`] after the last batch while there is nothing but life. One batch is under way at a time, of at most
+//! [`KEEP_ENTRIES_MAX`] lines and as many joins; what comes meanwhile waits in the calls' logs for the next. So a process
+//! that is killed leaves out what was said in its last moments only; an end in order stores the whole log anyway.
 
 use std::collections::BTreeSet;
 
