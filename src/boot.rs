@@ -34,7 +34,6 @@ use crate::{hashing, store};
 pub fn run(config: &Config) -> Result<(), String> {
     let is_json = config.log_format.is_json(config.is_production());
     logs::start(&config.log, is_json)?;
-    config.warnings.iter().for_each(|line| tracing::warn!("{line}"));
     abort_on_shared_panic();
     let clock = Clock::start();
     let open_store = || store::open(&config.store_settings(), Arc::new(move || clock.now()));

@@ -332,13 +332,7 @@ fn misread(error: &clap::Error) -> ConfigExit {
 
 /// Reads and checks every setting. What is wrong is noted in `reader`; its field then holds anything.
 fn read(reader: &mut Reader, system: &System, command: Command) -> Config {
-    let (plan, memory_limit) = plan_of(reader, system);
-    for name in [TURN_SECRET, DATABASE_URL] {
-        let secret = secrets::read(reader, flags::find(name));
-        reader.found.insert(name, secret);
-    }
-    reader.resolve("shards", plan::shards(&plan, system));
-    reader.resolve("hash-threads", plan::hash_threads(&plan, system));
+    let (plan, memory_limit) = resolve(reader, system);
     let config = Config {
         plan,
         host: reader.one("host", "must be an IP address", parsed).unwrap_or(IpAddr::from([0, 0, 0, 0])),
@@ -364,13 +358,7 @@ fn read(reader: &mut Reader, system: &System, command: Command) -> Config {
         turn_urls: reader.list("turn-urls", "must start with turn: or turns:", |url| scheme(url, ["turn:", "turns:"])),
         turn_secret: reader.text(TURN_SECRET),
         stun_urls: reader.list("stun-urls", "must start with stun: or stuns:", |url| scheme(url, ["stun:", "stuns:"])),
-        limits: Limits::new(
-            reader.number("auth-failures", 0..=RATE_MAX),
-            reader.number("signups-per-hour", 0..=RATE_MAX),
-            reader.number("logins-per-hour", 0..=RATE_MAX),
-            reader.number("api-per-minute", 0..=RATE_MAX),
-            reader.number("turn-per-hour", 0..=RATE_MAX),
-        ),
+        limits: rate_limits(reader),
         queue_list_max: reader.number("queue-list-max", 1..=limits::QUEUE_LIST_TOP as u64),
         connections_max: reader.number("connections-max", 1..=10_000_000),
         user_connections_max: reader.number("user-connections-max", 1..=1_000),
@@ -393,10 +381,7 @@ fn read(reader: &mut Reader, system: &System, command: Command) -> Config {
         sweep_seconds: reader.number("sweep-seconds", 1..=86_400),
         history_keep_days: reader.number("history-keep-days", 0..=36_500),
         memory_limit,
-        memory_thresholds: Thresholds {
-            warning: reader.number("memory-warning-percent", 1..=100),
-            critical: reader.number("memory-critical-percent", 1..=100),
-        },
+        memory_thresholds: thresholds(reader),
         memory_seconds: reader.number("memory-seconds", 1..=86_400),
         hash_threads: reader.one("hash-threads", "must be auto or a number from 1 to 1024", count).unwrap_or(1),
         hash_memory_kib: reader.number("hash-memory-kib", 8..=4 * 1024 * 1024),
@@ -409,6 +394,35 @@ fn read(reader: &mut Reader, system: &System, command: Command) -> Config {
         warnings: Vec::new(),
     };
     checks::check(config, reader, system)
+}
+
+fn rate_limits(reader: &mut Reader) -> Limits {
+    Limits::new(
+        reader.number("auth-failures", 0..=RATE_MAX),
+        reader.number("signups-per-hour", 0..=RATE_MAX),
+        reader.number("logins-per-hour", 0..=RATE_MAX),
+        reader.number("api-per-minute", 0..=RATE_MAX),
+        reader.number("turn-per-hour", 0..=RATE_MAX),
+    )
+}
+
+fn thresholds(reader: &mut Reader) -> Thresholds {
+    Thresholds {
+        warning: reader.number("memory-warning-percent", 1..=100),
+        critical: reader.number("memory-critical-percent", 1..=100),
+    }
+}
+
+/// Finds out what others depend on: the plan, what it makes of `auto`, and secrets from wherever they are.
+fn resolve(reader: &mut Reader, system: &System) -> (Plan, Option<u64>) {
+    let (plan, memory_limit) = plan_of(reader, system);
+    for name in [TURN_SECRET, DATABASE_URL] {
+        let secret = secrets::read(reader, flags::find(name));
+        reader.found.insert(name, secret);
+    }
+    reader.resolve("shards", plan::shards(&plan, system));
+    reader.resolve("hash-threads", plan::hash_threads(&plan, system));
+    (plan, memory_limit)
 }
 
 /// The plan, and the memory that it was chosen for: what is set, else what the system allows, and of that no more than
