@@ -100,10 +100,13 @@ class Manager:
         say(ended=os.waitstatus_to_exitcode(status))
 
     def freeze(self, name):
-        for thread in os.listdir(f"/proc/{self.process}/task"):
+        def name_of(thread):
             with open(f"/proc/{self.process}/task/{thread}/comm") as comm:
-                if comm.read().strip() == name:
-                    self.frozen = int(thread)
+                return comm.read().strip()
+
+        # The oldest of that name: a shard's thread passes its name on to helpers.
+        threads = sorted(int(thread) for thread in os.listdir(f"/proc/{self.process}/task"))
+        self.frozen = next(thread for thread in threads if name_of(thread) == name)
         ptrace(PTRACE_SEIZE, self.frozen)
         ptrace(PTRACE_INTERRUPT, self.frozen)
         os.waitpid(self.frozen, WAIT_ALL)

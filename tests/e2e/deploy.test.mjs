@@ -1,0 +1,210 @@
+// How duet is run: socket activation and readiness as a service manager sees them, the watchdog, the units' confinement.
+//
+// The service manager is service_manager.py; a real systemd runs the units in tests/systemd.
+
+import assert from "node:assert/strict";
+import { execFileSync, spawn } from "node:child_process";
+import { readFileSync, writeFileSync } from "node:fs";
+import net from "node:net";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { describe, it } from "node:test";
+import { fileURLToPath } from "node:url";
+import { request } from "./client.mjs";
+import { BIN, RUNTIME, SHARDS, argumentsOf, eventually, run, temporaryFolder } from "./server.mjs";
+
+const HERE = fileURLToPath(new URL(".", import.meta.url));
+const UNITS = join(HERE, "../../systemd");
+const EXPOSURE_MAX = 1.5;
+const PATIENCE_MS = 30_000;
+const WAITING = 50;
+
+/** duet under a service manager that holds its sockets. */
+class Service {
+  static async make(t, { sockets = 1, flags = {}, watchdogMs } = {}) {
+    const service = new Service();
+    const settings = { runtime: RUNTIME, shards: SHARDS, data: join(temporaryFolder(), "data"), ...flags };
+    const env = { PATH: process.env.PATH, SOCKETS: String(sockets), ...(watchdogMs ? { WATCHDOG_USEC: String(watchdogMs * 1000) } : {}) };
+    const words = [join(HERE, "service_manager.py"), BIN, ...argumentsOf(settings)];
+    service.manager = spawn("python3", words, { env, stdio: ["pipe", "pipe", "pipe"] });
+    t.after(() => service.manager.stdin.end());
+    service.heard = [];
+    service.waiting = new Set();
+    const hear = (what) => {
+      service.heard.push(what);
+      service.waiting.forEach((look) => look());
+    };
+    createInterface({ input: service.manager.stdout }).on("line", (line) => hear(JSON.parse(line)));
+    createInterface({ input: service.manager.stderr }).on("line", (line) => hear({ log: line }));
+    service.port = (await service.hears((what) => what.port)).port;
+    service.url = `http://127.0.0.1:${service.port}`;
+    return service;
+  }
+
+  /** The first thing since `from` that is as expected. */
+  hears(expected, from = 0) {
+    return new Promise((resolve, reject) => {
+      const late = setTimeout(() => reject(new Error(`not heard: ${expected}; heard:\n${this.heard.map((what) => JSON.stringify(what)).join("\n")}`)), PATIENCE_MS);
+      const look = () => {
+        const found = this.heard.slice(from).find(expected);
+        if (!found) return;
+        clearTimeout(late);
+        this.waiting.delete(look);
+        resolve(found);
+      };
+      this.waiting.add(look);
+      look();
+    });
+  }
+
+  /** Gives a command and waits for what it leads to. */
+  async does(command, expected) {
+    const from = this.heard.length;
+    this.manager.stdin.write(`${command}\n`);
+    return this.hears(expected, from);
+  }
+
+  start() {
+    return this.does("start", tells("READY=1"));
+  }
+}
+
+const tells = (state) => (what) => what.told?.includes(state);
+const ends = (what) => "ended" in what;
+
+/** Connects, and asks for `/health` at once; `answer` is the status, or what went wrong. */
+function visit(port) {
+  const socket = net.connect(port, "127.0.0.1");
+  const connected = new Promise((resolve, reject) => socket.once("connect", resolve).once("error", reject));
+  const answer = new Promise((resolve) => {
+    let text = "";
+    socket.setEncoding("utf8").on("data", (part) => (text += part));
+    socket.once("error", (error) => resolve(error.code)).once("close", () => resolve(text.slice(9, 12) || "closed"));
+    socket.write("GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+  });
+  return { connected, answer };
+}
+
+/** People who come while nobody accepts: all are connected to the kernel. */
+async function crowd(port) {
+  const visits = Array.from({ length: WAITING }, () => visit(port));
+  await Promise.all(visits.map(({ connected }) => connected));
+  return visits;
+}
+
+async function allServed(visits) {
+  const answers = await Promise.all(visits.map(({ answer }) => answer));
+  assert.deepEqual(answers, visits.map(() => "200"));
+}
+
+describe("socket activation", { concurrency: 3, timeout: 120_000 }, () => {
+  it("READY=1 comes with a status when it serves, STOPPING=1 on SIGTERM, and the end is orderly", async (t) => {
+    const service = await Service.make(t);
+    const { told } = await service.start();
+    assert.match(told.find((line) => line.startsWith("STATUS=")), new RegExp(`^STATUS=serving on 127.0.0.1:${service.port}: ${SHARDS} shards, .*sqlite$`));
+    assert.equal((await request(service.url, "GET", "/ready")).status, 200);
+    await service.does("kill SIGTERM", tells("STOPPING=1"));
+    assert.equal((await service.hears(ends)).ended, 0);
+  });
+
+  it("whoever connects between SIGTERM and the next process is served by that", async (t) => {
+    const service = await Service.make(t);
+    await service.start();
+    await service.does("kill SIGTERM", ends);
+    const visits = await crowd(service.port);
+    await service.start();
+    await allServed(visits);
+  });
+
+  it("whoever waits in the backlog of a process that is killed with -9 is served by the next", async (t) => {
+    const service = await Service.make(t);
+    await service.start();
+    await allServed([visit(service.port)]);
+    service.manager.stdin.write("kill SIGSTOP\n");
+    const { pid } = await service.hears((what) => what.pid);
+    await stopped(pid);
+    const before = await crowd(service.port);
+    await service.does("kill SIGKILL", ends);
+    const after = await crowd(service.port);
+    await service.start();
+    await allServed([...before, ...after]);
+  });
+
+  it("several sockets on one port are all served", async (t) => {
+    const service = await Service.make(t, { sockets: 2, flags: { shards: 2 } });
+    await service.start();
+    await allServed(await crowd(service.port));
+  });
+
+  it("more sockets than shards are refused with one line: one would never be served", async (t) => {
+    const service = await Service.make(t, { sockets: 2, flags: { shards: 1 } });
+    assert.equal((await service.does("start", ends)).ended, 1);
+    const lines = service.heard.filter(({ log }) => log).map(({ log }) => log);
+    assert.deepEqual(lines, ["duet: the sockets of the service manager cannot be used: there are more of them (2) than shards (1)"]);
+  });
+
+  it("what is no listening socket is refused with one line that names it", async () => {
+    const data = join(temporaryFolder(), "data");
+    const script = 'LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=web exec "$0" "$@" 3</dev/null';
+    const { code, stderr } = await run(["-c", script, BIN, "--data", data, "--port", "0"], { binary: "/bin/sh", seccomp: false });
+    assert.equal(code, 1);
+    assert.match(stderr, /^duet: the sockets of the service manager cannot be used: .*\n$/);
+  });
+
+  it("variables meant for another process are ignored", async () => {
+    const data = join(temporaryFolder(), "data");
+    const script = 'LISTEN_PID=1 LISTEN_FDS=1 exec "$0" "$@"';
+    const { code, stdout } = await run(["-c", script, BIN, "--data", data, "--port", "0", "--host", "127.0.0.1"], { binary: "/bin/sh", seccomp: false, ms: 3_000 });
+    assert.equal(code, null, "it served until it was killed");
+    assert.match(stdout, /listens on/);
+  });
+});
+
+describe("watchdog", { timeout: 120_000 }, () => {
+  it("is fed while all shards answer, starves while one is stopped, and is fed again", async (t) => {
+    const service = await Service.make(t, { watchdogMs: 2_000, flags: { shards: 2 } });
+    await service.start();
+    await service.hears(tells("WATCHDOG=1"));
+    const frozen = service.heard.length;
+    await service.does("freeze shard-1", (what) => what.frozen);
+    const stuck = ({ log }) => /shards do not answer.*\[1\]/.test(log ?? "");
+    await service.hears(stuck, frozen);
+    const first = service.heard.findIndex((what, place) => place >= frozen && stuck(what));
+    await service.hears(stuck, first + 1);
+    assert.deepEqual(service.heard.slice(first).filter(tells("WATCHDOG=1")), []);
+    await service.does("thaw", tells("WATCHDOG=1"));
+  });
+});
+
+describe("units", { timeout: 60_000 }, () => {
+  it("systemd finds no fault in them", () => {
+    const folder = temporaryFolder();
+    for (const unit of ["duet.service", "duet.socket"]) {
+      const text = readFileSync(join(UNITS, unit), "utf8");
+      writeFileSync(join(folder, unit), text.replace("ExecStart=/usr/local/bin/duet", `ExecStart=${BIN}`).replace(/^Documentation=.*$/m, ""));
+    }
+    const said = execFileSync("systemd-analyze", ["verify", join(folder, "duet.service"), join(folder, "duet.socket")], { encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
+    assert.equal(said, "");
+  });
+
+  it(`the service's exposure is at most ${EXPOSURE_MAX}, with io_uring allowed`, () => {
+    const analyze = (...words) => execFileSync("systemd-analyze", words, { encoding: "utf8" });
+    const report = analyze("security", "--offline=true", "--no-pager", join(UNITS, "duet.service"));
+    const exposure = Number(/Overall exposure level for duet\.service: ([0-9.]+)/.exec(report)[1]);
+    assert.ok(exposure <= EXPOSURE_MAX, report);
+    assert.match(analyze("syscall-filter", "@system-service"), /@aio/);
+    assert.match(analyze("syscall-filter", "@aio"), /io_uring_enter\s+io_uring_register\s+io_uring_setup/);
+  });
+
+  it("the time that systemd gives a stop is longer than the one duet takes at most", async () => {
+    const text = readFileSync(join(UNITS, "duet.service"), "utf8");
+    const given = Number(/^TimeoutStopSec=(\d+)s$/m.exec(text)[1]);
+    const taken = Number(/STOP_SECONDS\] \[default: (\d+)\]/.exec((await run(["--help"])).stdout)[1]);
+    assert.ok(given >= 2 * taken, `${given} s for ${taken} s`);
+  });
+});
+
+/** Waits until all threads of a process are stopped. */
+async function stopped(pid) {
+  await eventually("the process is stopped", () => /^State:\s+T/m.test(readFileSync(`/proc/${pid}/status`, "utf8")));
+}
