@@ -1,23 +1,27 @@
-// How duet is run: socket activation and readiness as a service manager sees them, the watchdog, the units' confinement.
+// How duet is run: socket activation and readiness as a service manager sees them, the watchdog, the units' confinement;
+// in a container; on Railway.
 //
 // The service manager is service_manager.py; a real systemd runs the units in tests/systemd.
 
 import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
-import { readFileSync, writeFileSync } from "node:fs";
+import { chmodSync, copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import net from "node:net";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { createInterface } from "node:readline";
 import { describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
-import { request } from "./client.mjs";
-import { BIN, RUNTIME, SHARDS, argumentsOf, eventually, run, temporaryFolder } from "./server.mjs";
+import { Client, request } from "./client.mjs";
+import { BIN, RUNTIME, SHARDS, Server, argumentsOf, eventually, run, temporaryFolder } from "./server.mjs";
 
 const HERE = fileURLToPath(new URL(".", import.meta.url));
-const UNITS = join(HERE, "../../systemd");
+const TOP = join(HERE, "../..");
+const UNITS = join(TOP, "systemd");
 const EXPOSURE_MAX = 1.5;
 const PATIENCE_MS = 30_000;
 const WAITING = 50;
+/** The user of distroless images. */
+const NOBODY = 65_532;
 
 /** duet under a service manager that holds its sockets. */
 class Service {
@@ -203,6 +207,78 @@ describe("units", { timeout: 60_000 }, () => {
     assert.ok(given >= 2 * taken, `${given} s for ${taken} s`);
   });
 });
+
+describe("Railway", { timeout: 120_000 }, () => {
+  const folder = join(TOP, ".railway");
+  const tool = (name, ...words) => execFileSync(join(folder, "node_modules/.bin", name), words, { cwd: folder, encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
+  const typesOf = (file) => tool("tsc", "--noEmit", "--strict", "--skipLibCheck", "--target", "es2022", "--module", "nodenext", file);
+
+  it("railway.ts is what the SDK's types allow, and a wrong one would be seen", (t) => {
+    typesOf("railway.ts");
+    const wrong = join(folder, `wrong-${process.pid}.ts`);
+    t.after(() => rmSync(wrong));
+    writeFileSync(wrong, readFileSync(join(folder, "railway.ts"), "utf8").replace('healthcheckPath: "/ready"', "healthcheckPath: 7"));
+    assert.throws(() => typesOf(wrong));
+  });
+
+  it("the SDK makes of it one duet with its database, which has the time to stop that it needs", async () => {
+    const script = `import program from "./railway.ts"; import { createRailwayContext, project } from "railway/iac";
+      const made = await program(createRailwayContext({ environment: "production" }), project);
+      console.log(JSON.stringify(made));`;
+    const { resources } = JSON.parse(tool("tsx", "--input-type=module", "-e", script));
+    const [database, duet] = resources;
+    assert.deepEqual([database.engine, duet.variables.DATABASE_URL], ["postgres", { type: "reference", resource: database.address, output: "DATABASE_URL" }]);
+    const { drainingSeconds, overlapSeconds, healthcheckPath, numReplicas } = duet.deploy;
+    assert.deepEqual([overlapSeconds, healthcheckPath, numReplicas], [0, "/ready", 1]);
+    assert.ok(drainingSeconds > Number(duet.variables.STOP_SECONDS.value));
+    const known = options((await run(["--help"])).stdout);
+    const unknown = Object.keys(duet.variables).filter((name) => !known.includes(name));
+    assert.deepEqual(unknown, [], "every variable is one of duet's");
+  });
+});
+
+describe("container", { timeout: 120_000 }, () => {
+  it("in an image's root, as nobody and with io_uring forbidden as by Docker, it keeps its data and says why it is on epoll", async (t) => {
+    const root = join(temporaryFolder(), "root");
+    const libraries = execFileSync("ldd", [BIN], { encoding: "utf8" }).match(/\/\S+/g);
+    for (const file of [BIN, ...libraries]) {
+      mkdirSync(join(root, dirname(file)), { recursive: true });
+      copyFileSync(file, join(root, file));
+      chmodSync(join(root, file), 0o755);
+    }
+    mkdirSync(join(root, "data"));
+    chmodSync(join(root, "data"), 0o777);
+    const isRoot = process.getuid() === 0;
+    const jail = isRoot ? ["chroot", `--userspec=${NOBODY}:${NOBODY}`, root] : ["unshare", "-r", "chroot", root];
+    const inside = ["python3", join(HERE, "seccomp.py"), "prlimit", "--memlock=65536:65536", ...jail];
+    const server = await Server.start({ runtime: "auto", data: "/data" }, { seccomp: false, inside, database: undefined });
+    t.after(() => server.kill());
+    assert.match(server.lines().join("\n"), /epoll.*io_uring_setup refused: EPERM/);
+    if (isRoot) assert.match(readFileSync(`/proc/${server.pid}/status`, "utf8"), new RegExp(`^Uid:\\s${NOBODY}\\s`, "m"));
+    const ada = await Client.signUp(server, "/ws");
+    assert.equal((await server.stop()).code, 0);
+    await server.launch();
+    assert.equal((await request(server.url, "GET", "/user/me", { token: ada.account.token })).status, 200);
+  });
+
+  it("the Dockerfile builds the binary as locked, and runs it as nobody with its data on a volume", () => {
+    const text = readFileSync(join(TOP, "Dockerfile"), "utf8");
+    const [build, image] = text.split(/^FROM /m).slice(1);
+    assert.match(build, /^rust:\d+\.\d+\.\d+-\S+ AS build\n[^]*cargo build --release --locked/);
+    assert.match(image, /^USER nonroot$[^]*^STOPSIGNAL SIGTERM$[^]*^HEALTHCHECK .*"healthcheck"\]$/m);
+    const data = /^ENV DATA_DIR=(\S+)$/m.exec(image)[1];
+    assert.match(image, new RegExp(`^VOLUME ${data}$`, "m"));
+    const copied = [...build.matchAll(/^COPY (.+) \S+$/gm)].flatMap(([, words]) => words.split(" "));
+    const sent = readFileSync(join(TOP, ".dockerignore"), "utf8").match(/(?<=^!).+$/gm);
+    assert.deepEqual(copied.sort(), sent.sort());
+    copied.forEach((path) => assert.ok(existsSync(join(TOP, path)), path));
+  });
+});
+
+/** The environment variables of `--help`. */
+function options(help) {
+  return [...help.matchAll(/\[env: ([A-Z0-9_]+)/g)].map(([, name]) => name);
+}
 
 /** Waits until all threads of a process are stopped. */
 async function stopped(pid) {
