@@ -11,6 +11,7 @@ import socket
 import subprocess
 import threading
 import time
+import urllib.error
 import urllib.request
 
 PORT = 3001
@@ -139,6 +140,20 @@ me = get("/user/me", token=person["sessionToken"])
 assert me["name"] == "Ada", me
 assert os.path.exists("/var/lib/private/duet/duet.db")
 fact("who signed up before is known after, from the state folder")
+
+try:
+    get("/auth/login", {"email": "nobody@mail.example", "password": "north-by-northwest"})
+    raise SystemExit("somebody unknown has logged in")
+except urllib.error.HTTPError as refusal:
+    assert refusal.code == 401, refusal.code
+fact("a password is hashed within the filter")
+
+with open("/etc/duet/duet.env", "a") as settings:
+    settings.write("RUNTIME=epoll\n")
+run("systemctl", "restart", "duet")
+assert "epoll" in shown("StatusText"), shown("StatusText")
+assert get("/user/me", token=person["sessionToken"])["name"] == "Ada"
+fact("a setting in duet.env is read by the restart; so it runs on epoll, too")
 
 os.makedirs("/etc/credstore", mode=0o700, exist_ok=True)
 with open("/etc/credstore/duet.turn-secret", "w") as secret:
