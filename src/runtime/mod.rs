@@ -15,6 +15,7 @@ use std::time::Duration;
 
 mod cpus;
 mod driver;
+mod inherited;
 mod listener;
 mod pool;
 pub mod probe;
@@ -27,6 +28,7 @@ mod timers;
 mod wake;
 
 pub use cpus::usable_cpus;
+pub use inherited::{inherited, share};
 pub use listener::{Listener, bind, bind_all};
 pub use resources::{Heap, give_free_memory_back, give_large_blocks_back, give_way, heap, raise_descriptor_limit};
 pub use scratch::{Lease, SCRATCH_BYTES, SCRATCH_IDLE_MAX, Scratch};
