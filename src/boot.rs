@@ -1,10 +1,13 @@
 //! Start in order, wait for a signal, stop in reverse.
 //!
 //! Start: settings, runtime, store, hashing pool, listeners, shards. Stop: no new connections and all calls ended and
-//! stored, connections closed, shards ended, pool and store drained. Each failure to start is one line.
+//! stored, connections closed, shards ended, pool and store drained. Each failure to start is one line. A service manager
+//! may have opened the listener, and is told of start and stop ([`service`]).
+
+mod service;
 
 use std::fmt::Write as _;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -18,7 +21,8 @@ use crate::base::placement::Placement;
 use crate::config::Config;
 use crate::runtime::probe::{Probe, probe};
 use crate::runtime::{
-    bind_all, give_free_memory_back, give_large_blocks_back, raise_descriptor_limit, spawn_shard, usable_cpus,
+    bind_all, give_free_memory_back, give_large_blocks_back, inherited, raise_descriptor_limit, share, spawn_shard,
+    usable_cpus,
 };
 use crate::shard::clock::Clock;
 use crate::shard::{self, Envelope, Links, Start, abort_on_shared_panic};
@@ -47,9 +51,7 @@ pub fn run(config: &Config) -> Result<(), String> {
     let cpus = usable_cpus();
     let shards = config.shards;
     let probe = probe(config.runtime, usize::from(shards))?;
-    let address = SocketAddr::new(config.host, config.port);
-    let listeners = bind_all(address, usize::from(shards)).map_err(|error| cannot_listen(address, &error))?;
-    let bound = listeners[0].local_addr().map_err(|error| cannot_listen(address, &error))?;
+    let (listeners, bound) = listen(SocketAddr::new(config.host, config.port), usize::from(shards))?;
     let store = open_store().map_err(|error| error.to_string())?;
     let pool = hashing::start(&config.hashing_settings()).map_err(|error| error.to_string())?;
     let links = Links { store: store.link(), hasher: pool.hasher() };
@@ -83,12 +85,27 @@ pub fn run(config: &Config) -> Result<(), String> {
     } else {
         whereabouts.print(config)
     }
+    // A start that fails says only why.
+    config.warnings.iter().for_each(|line| tracing::warn!("{line}"));
+    let status = format!("serving on {bound}: {shards} shards, {}, {}", probe.kind, config.store_description());
     let memory = watch_memory(&senders, config, &refusing);
-    wait_and_stop(&senders, threads, Duration::from_secs(config.stop_seconds), memory)?;
+    wait_and_stop(&senders, threads, Duration::from_secs(config.stop_seconds), &status, memory)?;
     pool.stop();
     store.stop();
     tracing::info!("stopped");
     Ok(())
+}
+
+/// A listener for each shard, and their address: the service manager's, if it has opened any, else of our own.
+fn listen(address: SocketAddr, shards: usize) -> Result<(Vec<TcpListener>, SocketAddr), String> {
+    let unusable = |error| format!("the sockets of the service manager cannot be used: {error}");
+    let sockets = inherited().map_err(unusable)?;
+    let listeners = match sockets.as_slice() {
+        [] => bind_all(address, shards).map_err(|error| cannot_listen(address, &error))?,
+        sockets => share(sockets, shards).map_err(unusable)?,
+    };
+    let bound = listeners[0].local_addr().map_err(|error| cannot_listen(address, &error))?;
+    Ok((listeners, bound))
 }
 
 /// What only the start finds out, and people want to know.
@@ -173,12 +190,13 @@ async fn watch_memory(senders: &[mpsc::Sender<Envelope>], config: &Config, refus
     }
 }
 
-/// Waits for SIGINT or SIGTERM, doing `meanwhile`, then stops the shards: first the calls of all, then the connections
-/// of all.
+/// Tells the service manager `status` once all shards serve, waits for SIGINT or SIGTERM, doing `meanwhile`, then stops
+/// the shards: first the calls of all, then the connections of all.
 fn wait_and_stop(
     senders: &[mpsc::Sender<Envelope>],
     threads: Vec<JoinHandle<()>>,
     stop_within: Duration,
+    status: &str,
     meanwhile: impl Future<Output = ()>,
 ) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -186,11 +204,14 @@ fn wait_and_stop(
     runtime.block_on(async {
         let listen = |kind| signal(kind).map_err(|error| format!("signals cannot be waited for: {error}"));
         let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+        service::ready(senders, status).await?;
         tokio::select! {
             _ = interrupt.recv() => tracing::info!("stopping: interrupted"),
             _ = terminate.recv() => tracing::info!("stopping: asked to terminate"),
             () = meanwhile => {}
+            () = service::watch(senders) => {}
         }
+        service::stopping();
         let stop = async {
             tell_all(senders, |reply| Envelope::EndCalls { reply }).await;
             tell_all(senders, |reply| Envelope::Stop { reply }).await;

@@ -65,8 +65,9 @@ const PLACES: &[(&str, &[&str], &str)] = &[
 
 /// Where tokio may be named at all: the runtime, the backend thread's own I/O, and the wait for a signal.
 const TOKIO: &[&str] = &["runtime/", "cluster/", "store/postgres/", "boot", "main"];
-/// Who may read a clock: the clock; and hashing, whose requests age in real time on threads that no simulation runs.
-const CLOCKS: &[&str] = &["shard/clock.rs", "hashing"];
+/// Who may read a clock: the clock; hashing, whose requests age in real time on threads that no simulation runs; and a
+/// runtime, which sleeps by it.
+const CLOCKS: &[&str] = &["shard/clock.rs", "hashing", "runtime/timers.rs"];
 /// Who may name serde: those whose bytes are JSON, the protocols' own handshakes included.
 const SERDE: &[&str] = &["message/", "api/", "config", "doctor/", "store/", "wire/", "base/id.rs", "base/time.rs"];
 const SERDE_REASON: &str = "serde is for message, api, config, doctor, stores and wire; base for ids and times";
