@@ -36,7 +36,8 @@ use crate::{hashing, store};
 /// # Errors
 /// What kept it from starting, as one line.
 pub fn run(config: &Config) -> Result<(), String> {
-    logs::start(&config.log)?;
+    let is_json = config.log_format.is_json(config.is_production());
+    logs::start(&config.log, is_json)?;
     abort_on_shared_panic();
     let clock = Clock::start();
     let open_store = || store::open(&config.store_settings(), Arc::new(move || clock.now()));
@@ -48,11 +49,11 @@ pub fn run(config: &Config) -> Result<(), String> {
     give_large_blocks_back();
     let descriptors = raise_descriptor_limit();
     let cpus = usable_cpus();
-    let shards = config.shards.unwrap_or(cpus.len() as u16);
+    let shards = config.shards;
     let probe = probe(config.runtime, usize::from(shards))?;
     let (listeners, bound) = listen(SocketAddr::new(config.host, config.port), usize::from(shards))?;
     let store = open_store().map_err(|error| error.to_string())?;
-    let pool = hashing::start(&config.hashing_settings(cpus.len())).map_err(|error| error.to_string())?;
+    let pool = hashing::start(&config.hashing_settings()).map_err(|error| error.to_string())?;
     let links = Links { store: store.link(), hasher: pool.hasher() };
     let placement = Placement::new(shards);
     let open = Arc::new(AtomicUsize::new(0));
@@ -78,9 +79,16 @@ pub fn run(config: &Config) -> Result<(), String> {
         let thread = spawn_shard(probe.kind, format!("shard-{index}"), cpu, move || shard::run(start));
         threads.push(thread.map_err(|error| format!("shard {index} cannot start: {error}"))?);
     }
-    announce(config, bound, &probe, shards, descriptors);
+    let whereabouts = Whereabouts { bound, probe: &probe, descriptors };
+    if is_json {
+        whereabouts.log(config)
+    } else {
+        whereabouts.print(config)
+    }
+    // A start that fails says only why.
+    config.warnings.iter().for_each(|line| tracing::warn!("{line}"));
     let status = format!("serving on {bound}: {shards} shards, {}, {}", probe.kind, config.store_description());
-    let memory = watch_memory(&senders, config.memory_limit(), Duration::from_secs(config.memory_seconds), &refusing);
+    let memory = watch_memory(&senders, config, &refusing);
     wait_and_stop(&senders, threads, Duration::from_secs(config.stop_seconds), &status, memory)?;
     pool.stop();
     store.stop();
@@ -100,44 +108,75 @@ fn listen(address: SocketAddr, shards: usize) -> Result<(Vec<TcpListener>, Socke
     Ok((listeners, bound))
 }
 
-fn announce(config: &Config, bound: SocketAddr, probe: &Probe, shards: u16, descriptors: u64) {
-    let host = match bound.ip() {
-        ip if ip.is_unspecified() => "localhost".to_owned(),
-        IpAddr::V6(ip) => format!("[{ip}]"),
-        IpAddr::V4(ip) => ip.to_string(),
-    };
-    let mut text = format!("duet {} listens on http://{host}:{}\n", env!("CARGO_PKG_VERSION"), bound.port());
-    if config.demo {
-        let _ = writeln!(
-            text,
-            "  demo     http://{host}:{}/demo (a page to meet on: open it in two windows)",
-            bound.port()
-        );
-    }
-    let _ = writeln!(text, "  runtime  {} ({})", probe.kind, probe.reason);
-    let _ = writeln!(text, "  shards   {shards}");
-    let _ = writeln!(text, "  store    {}", config.store_description());
-    let _ = writeln!(text, "  limits   {} connections, {descriptors} file descriptors", config.connections_max);
-    // A closed standard output is no reason not to serve.
-    let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
+/// What only the start finds out, and people want to know.
+struct Whereabouts<'a> {
+    bound: SocketAddr,
+    probe: &'a Probe,
+    descriptors: u64,
 }
 
-/// Reads the process's memory every `period`; what the allocator hoards goes back. When it is short the shards shrink,
+impl Whereabouts<'_> {
+    fn url(&self) -> String {
+        let port = self.bound.port();
+        match self.bound.ip() {
+            ip if ip.is_unspecified() => format!("http://localhost:{port}"),
+            IpAddr::V6(ip) => format!("http://[{ip}]:{port}"),
+            IpAddr::V4(ip) => format!("http://{ip}:{port}"),
+        }
+    }
+
+    /// For programs: one line of the log.
+    fn log(&self, config: &Config) {
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            url = self.url(),
+            runtime = %self.probe.kind,
+            reason = self.probe.reason,
+            shards = config.shards,
+            store = config.store_description(),
+            plan = config.plan.name,
+            connections_max = config.connections_max,
+            descriptors = self.descriptors,
+            "duet listens"
+        );
+    }
+
+    /// For people.
+    fn print(&self, config: &Config) {
+        let url = self.url();
+        let mut text = format!("duet {} listens on {url}\n", env!("CARGO_PKG_VERSION"));
+        if config.demo {
+            let _ = writeln!(text, "  demo     {url}/demo (a page to meet on: open it in two windows)");
+        }
+        let _ = writeln!(text, "  runtime  {} ({})", self.probe.kind, self.probe.reason);
+        let _ = writeln!(text, "  shards   {}", config.shards);
+        let _ = writeln!(text, "  store    {}", config.store_description());
+        let (connections, descriptors) = (config.connections_max, self.descriptors);
+        let plan = config.plan.name;
+        let _ = writeln!(text, "  limits   plan {plan}: {connections} connections, {descriptors} file descriptors");
+        // A closed standard output is no reason not to serve.
+        let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
+    }
+}
+
+/// Reads the process's memory on a timer; what the allocator hoards goes back. When it is short the shards shrink,
 /// and while that is not enough they turn new connections away: better than to be ended by the kernel with all that
 /// run. A change of level is logged.
-async fn watch_memory(senders: &[mpsc::Sender<Envelope>], limit: Option<u64>, period: Duration, refusing: &AtomicBool) {
+async fn watch_memory(senders: &[mpsc::Sender<Envelope>], config: &Config, refusing: &AtomicBool) {
+    let (limit, thresholds) = (config.memory_limit, config.memory_thresholds);
+    let period = Duration::from_secs(config.memory_seconds);
     let mut last = Level::Ok;
     loop {
         tokio::time::sleep(period).await;
         let mut memory = Memory::read();
-        let mut level = Level::of(memory.resident, limit);
+        let mut level = Level::of(memory.resident, limit, thresholds);
         if level == Level::Critical {
             tell_all(senders, |reply| Envelope::Shrink { reply }).await;
         }
         if level == Level::Critical || memory.is_hoarded() {
             give_free_memory_back();
             memory = Memory::read();
-            level = Level::of(memory.resident, limit);
+            level = Level::of(memory.resident, limit, thresholds);
         }
         refusing.store(level == Level::Critical, Ordering::Relaxed);
         let (line, Memory { allocated, mapped, .. }) = (level.line(memory.resident, limit), memory);

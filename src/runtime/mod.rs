@@ -26,14 +26,19 @@ mod stream;
 mod tasks;
 mod timers;
 mod wake;
+mod wall;
 
 pub use cpus::usable_cpus;
 pub use inherited::{inherited, share};
 pub use listener::{Listener, bind, bind_all};
-pub use resources::{Heap, give_free_memory_back, give_large_blocks_back, give_way, heap, raise_descriptor_limit};
+pub use resources::{
+    Heap, descriptor_limit, give_free_memory_back, give_large_blocks_back, give_way, heap, locked_memory_limit,
+    raise_descriptor_limit,
+};
 pub use scratch::{Lease, SCRATCH_BYTES, SCRATCH_IDLE_MAX, Scratch};
 pub use stream::{Detached, Stream};
 pub use tasks::spawn_local;
+pub use wall::is_clock_synchronised;
 
 /// Memory glommio registers with the ring for direct I/O, in bytes. A shard does none, so this is glommio's own minimum.
 pub const IO_MEMORY_BYTES: usize = 64 * 1024;

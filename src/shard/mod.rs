@@ -33,6 +33,7 @@ mod encoding;
 mod flights;
 mod host;
 mod inbox;
+mod names;
 mod polling;
 mod slots;
 mod store;

@@ -156,8 +156,11 @@ assert get("/user/me", token=person["sessionToken"])["name"] == "Ada"
 fact("a setting in duet.env is read by the restart; so it runs on epoll, too")
 
 os.makedirs("/etc/credstore", mode=0o700, exist_ok=True)
+SECRET = "0f8fad5bd9cb469fa165708671bd1f41"
 with open("/etc/credstore/duet.turn-secret", "w") as secret:
-    secret.write("north")
+    secret.write(SECRET)
+with open("/etc/duet/duet.env", "a") as settings:
+    settings.write("TURN_URLS=turn:turn.example.org\n")
 os.makedirs("/run/systemd/system/duet.service.d")
 with open("/run/systemd/system/duet.service.d/watchdog.conf", "w") as override:
     override.write("[Service]\nWatchdogSec=2s\n")
@@ -166,7 +169,9 @@ run("systemctl", "restart", "duet")
 environment = open(f"/proc/{shown('MainPID')}/environ").read()
 folder = re.search(r"CREDENTIALS_DIRECTORY=([^\0]+)", environment).group(1)
 assert os.listdir(folder) == ["turn-secret"], os.listdir(folder)
-assert "north" not in environment
+assert SECRET not in environment
+servers = get("/turn/credentials", token=person["sessionToken"])["iceServers"]
+assert any("credential" in server for server in servers), servers
 fact("a secret that is there is handed over as a credential, one that is not is left out")
 
 before = shown("NRestarts")
