@@ -1,29 +1,29 @@
 //! Start in order, wait for a signal, stop in reverse.
 //!
-//! Start: settings, runtime, store, hashing pool, listeners, running calls, shards. Stop: no new connections, the open ones
-//! closed, what happened in calls stored, shards ended, pool and store drained. Each failure to start is one line.
+//! Start: settings, runtime, listeners, store, hashing pool, running calls ([`running`]), shards. Stop: no new connections,
+//! the open ones closed, what happened in calls stored, shards ended, pool and store drained. Each failure to start is one
+//! line. A service manager may have opened the listener, and is told of start and stop ([`service`]).
+
+mod running;
+mod service;
 
 use std::fmt::Write as _;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use futures_lite::future::block_on;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::base::ShardId;
-use crate::base::limits::RUNNING_PAGE;
 use crate::base::placement::Placement;
 use crate::config::Config;
-use crate::domain::{Resumed, resumed};
-use crate::link::Link;
-use crate::message::store::{Reply, Request};
 use crate::runtime::probe::{Probe, probe};
 use crate::runtime::{
-    bind_all, give_free_memory_back, give_large_blocks_back, raise_descriptor_limit, spawn_shard, usable_cpus,
+    bind_all, give_free_memory_back, give_large_blocks_back, inherited, raise_descriptor_limit, share, spawn_shard,
+    usable_cpus,
 };
 use crate::shard::clock::Clock;
 use crate::shard::{self, Envelope, Links, Start, abort_on_shared_panic};
@@ -37,7 +37,8 @@ use crate::{hashing, store};
 /// # Errors
 /// What kept it from starting, as one line.
 pub fn run(config: &Config) -> Result<(), String> {
-    logs::start(&config.log)?;
+    let is_json = config.log_format.is_json(config.is_production());
+    logs::start(&config.log, is_json)?;
     abort_on_shared_panic();
     let clock = Clock::start();
     let open_store = || store::open(&config.store_settings(), Arc::new(move || clock.now()));
@@ -49,20 +50,18 @@ pub fn run(config: &Config) -> Result<(), String> {
     give_large_blocks_back();
     let descriptors = raise_descriptor_limit();
     let cpus = usable_cpus();
-    let shards = config.shards.unwrap_or(cpus.len() as u16);
+    let shards = config.shards;
     let probe = probe(config.runtime, usize::from(shards))?;
-    let address = SocketAddr::new(config.host, config.port);
-    let listeners = bind_all(address, usize::from(shards)).map_err(|error| cannot_listen(address, &error))?;
-    let bound = listeners[0].local_addr().map_err(|error| cannot_listen(address, &error))?;
+    let (listeners, bound) = listen(SocketAddr::new(config.host, config.port), usize::from(shards))?;
     let store = open_store().map_err(|error| error.to_string())?;
-    let pool = hashing::start(&config.hashing_settings(cpus.len())).map_err(|error| error.to_string())?;
+    let pool = hashing::start(&config.hashing_settings()).map_err(|error| error.to_string())?;
     let links = Links { store: store.link(), hasher: pool.hasher() };
     let placement = Placement::new(shards);
     let open = Arc::new(AtomicUsize::new(0));
     let refusing = Arc::new(AtomicBool::new(false));
     let settings = Arc::new(config.shard_settings(&probe, shards, clock.now()));
     let (senders, inboxes) = shard::inboxes(placement);
-    let resumed = resume_calls(&links.store, placement)?;
+    let resumed = running::resume(&links.store, placement)?;
     let mut threads = Vec::new();
     for (index, ((listener, inbox), resumed)) in listeners.into_iter().zip(inboxes).zip(resumed).enumerate() {
         let start = Start {
@@ -83,82 +82,104 @@ pub fn run(config: &Config) -> Result<(), String> {
         let thread = spawn_shard(probe.kind, format!("shard-{index}"), cpu, move || shard::run(start));
         threads.push(thread.map_err(|error| format!("shard {index} cannot start: {error}"))?);
     }
-    announce(config, bound, &probe, shards, descriptors);
-    let memory = watch_memory(&senders, config.memory_limit(), Duration::from_secs(config.memory_seconds), &refusing);
-    wait_and_stop(&senders, threads, Duration::from_secs(config.drain_seconds), memory)?;
+    let whereabouts = Whereabouts { bound, probe: &probe, descriptors };
+    if is_json {
+        whereabouts.log(config)
+    } else {
+        whereabouts.print(config)
+    }
+    // A start that fails says only why.
+    config.warnings.iter().for_each(|line| tracing::warn!("{line}"));
+    let status = format!("serving on {bound}: {shards} shards, {}, {}", probe.kind, config.store_description());
+    let memory = watch_memory(&senders, config, &refusing);
+    wait_and_stop(&senders, threads, Duration::from_secs(config.drain_seconds), &status, memory)?;
     pool.stop();
     store.stop();
     tracing::info!("stopped");
     Ok(())
 }
 
-/// The calls that an earlier process left behind, each at the shards where its two participants live.
-fn resume_calls(store: &Link<Request, Reply>, placement: Placement) -> Result<Vec<Vec<Resumed>>, String> {
-    let (mut running, mut after) = (Vec::new(), None);
-    let alive_at = loop {
-        let page = block_on(store.ask(Request::RunningCalls { after, limit: RUNNING_PAGE }));
-        let Ok(Reply::RunningCalls { alive_at, calls, next }) = page else {
-            return Err(format!("the running calls cannot be read: {page:?}"));
-        };
-        running.extend(calls);
-        after = next;
-        if next.is_none() {
-            break alive_at;
-        }
+/// A listener for each shard, and their address: the service manager's, if it has opened any, else of our own.
+fn listen(address: SocketAddr, shards: usize) -> Result<(Vec<TcpListener>, SocketAddr), String> {
+    let unusable = |error| format!("the sockets of the service manager cannot be used: {error}");
+    let sockets = inherited().map_err(unusable)?;
+    let listeners = match sockets.as_slice() {
+        [] => bind_all(address, shards).map_err(|error| cannot_listen(address, &error))?,
+        sockets => share(sockets, shards).map_err(unusable)?,
     };
-    if !running.is_empty() {
-        tracing::info!(calls = running.len(), "going on with the calls of an earlier process");
-    }
-    let mut homes = vec![Vec::new(); usize::from(placement.count())];
-    for call in resumed(running, alive_at) {
-        let users = [call.running.caller.user(), call.running.callee.user()];
-        let [caller, callee] = users.map(|user| usize::from(placement.home(user).0));
-        if callee != caller {
-            homes[callee].push(call.clone());
-        }
-        homes[caller].push(call);
-    }
-    Ok(homes)
+    let bound = listeners[0].local_addr().map_err(|error| cannot_listen(address, &error))?;
+    Ok((listeners, bound))
 }
 
-fn announce(config: &Config, bound: SocketAddr, probe: &Probe, shards: u16, descriptors: u64) {
-    let host = match bound.ip() {
-        ip if ip.is_unspecified() => "localhost".to_owned(),
-        IpAddr::V6(ip) => format!("[{ip}]"),
-        IpAddr::V4(ip) => ip.to_string(),
-    };
-    let mut text = format!("duet {} listens on http://{host}:{}\n", env!("CARGO_PKG_VERSION"), bound.port());
-    if config.demo {
-        let _ = writeln!(
-            text,
-            "  demo     http://{host}:{}/demo (a page to meet on: open it in two windows)",
-            bound.port()
+/// What only the start finds out, and people want to know.
+struct Whereabouts<'a> {
+    bound: SocketAddr,
+    probe: &'a Probe,
+    descriptors: u64,
+}
+
+impl Whereabouts<'_> {
+    fn url(&self) -> String {
+        let port = self.bound.port();
+        match self.bound.ip() {
+            ip if ip.is_unspecified() => format!("http://localhost:{port}"),
+            IpAddr::V6(ip) => format!("http://[{ip}]:{port}"),
+            IpAddr::V4(ip) => format!("http://{ip}:{port}"),
+        }
+    }
+
+    /// For programs: one line of the log.
+    fn log(&self, config: &Config) {
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            url = self.url(),
+            runtime = %self.probe.kind,
+            reason = self.probe.reason,
+            shards = config.shards,
+            store = config.store_description(),
+            plan = config.plan.name,
+            connections_max = config.connections_max,
+            descriptors = self.descriptors,
+            "duet listens"
         );
     }
-    let _ = writeln!(text, "  runtime  {} ({})", probe.kind, probe.reason);
-    let _ = writeln!(text, "  shards   {shards}");
-    let _ = writeln!(text, "  store    {}", config.store_description());
-    let _ = writeln!(text, "  limits   {} connections, {descriptors} file descriptors", config.connections_max);
-    // A closed standard output is no reason not to serve.
-    let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
+
+    /// For people.
+    fn print(&self, config: &Config) {
+        let url = self.url();
+        let mut text = format!("duet {} listens on {url}\n", env!("CARGO_PKG_VERSION"));
+        if config.demo {
+            let _ = writeln!(text, "  demo     {url}/demo (a page to meet on: open it in two windows)");
+        }
+        let _ = writeln!(text, "  runtime  {} ({})", self.probe.kind, self.probe.reason);
+        let _ = writeln!(text, "  shards   {}", config.shards);
+        let _ = writeln!(text, "  store    {}", config.store_description());
+        let (connections, descriptors) = (config.connections_max, self.descriptors);
+        let plan = config.plan.name;
+        let _ = writeln!(text, "  limits   plan {plan}: {connections} connections, {descriptors} file descriptors");
+        // A closed standard output is no reason not to serve.
+        let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
+    }
 }
 
-/// Reads the process's memory every `period`; what the allocator hoards goes back. When it is short the shards shrink,
+/// Reads the process's memory on a timer; what the allocator hoards goes back. When it is short the shards shrink,
 /// and while that is not enough they turn new connections away: better than to be ended by the kernel with all that
 /// run. A change of level is logged.
-async fn watch_memory(senders: &[mpsc::Sender<Envelope>], limit: Option<u64>, period: Duration, refusing: &AtomicBool) {
+async fn watch_memory(senders: &[mpsc::Sender<Envelope>], config: &Config, refusing: &AtomicBool) {
+    let (limit, thresholds) = (config.memory_limit, config.memory_thresholds);
+    let period = Duration::from_secs(config.memory_seconds);
     let mut last = Level::Ok;
     loop {
         tokio::time::sleep(period).await;
         let mut memory = Memory::read();
-        let mut level = Level::of(memory.resident, limit);
+        let mut level = Level::of(memory.resident, limit, thresholds);
         if level == Level::Critical {
             tell_all(senders, |reply| Envelope::Shrink { reply }).await;
         }
         if level == Level::Critical || memory.is_hoarded() {
             give_free_memory_back();
             memory = Memory::read();
-            level = Level::of(memory.resident, limit);
+            level = Level::of(memory.resident, limit, thresholds);
         }
         refusing.store(level == Level::Critical, Ordering::Relaxed);
         let (line, Memory { allocated, mapped, .. }) = (level.line(memory.resident, limit), memory);
@@ -172,12 +193,14 @@ async fn watch_memory(senders: &[mpsc::Sender<Envelope>], limit: Option<u64>, pe
     }
 }
 
-/// Waits for SIGINT or SIGTERM, doing `meanwhile`, then stops the shards: first the connections of all, then
-/// what they left to be stored.
+/// Tells the service manager `status` once all shards serve, waits for SIGINT or SIGTERM, doing `meanwhile`, then stops
+/// the shards: first the connections of all, then what
+/// they left to be stored.
 fn wait_and_stop(
     senders: &[mpsc::Sender<Envelope>],
     threads: Vec<JoinHandle<()>>,
     stop_within: Duration,
+    status: &str,
     meanwhile: impl Future<Output = ()>,
 ) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -185,11 +208,14 @@ fn wait_and_stop(
     runtime.block_on(async {
         let listen = |kind| signal(kind).map_err(|error| format!("signals cannot be waited for: {error}"));
         let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+        service::ready(senders, status).await?;
         tokio::select! {
             _ = interrupt.recv() => tracing::info!("stopping: interrupted"),
             _ = terminate.recv() => tracing::info!("stopping: asked to terminate"),
             () = meanwhile => {}
+            () = service::watch(senders) => {}
         }
+        service::stopping();
         let stop = async {
             tell_all(senders, |reply| Envelope::Drain { reply }).await;
             tell_all(senders, |reply| Envelope::Stop { reply }).await;

@@ -52,4 +52,7 @@ pub mod shard;
 pub mod config;
 
 #[cfg(feature = "server")]
+pub mod doctor;
+
+#[cfg(feature = "server")]
 pub mod boot;

@@ -277,6 +277,7 @@ fn what_nobody_reads_keeps_nobody_waiting() {
     const SILENT: usize = 600;
     on_both(|kind| {
         let (listener, address) = local_one();
+        let (accepted, is_accepted) = oneshot::channel();
         let (sent, is_sent) = oneshot::channel();
         let (echoed, is_echoed) = oneshot::channel();
         let server = shard(kind, move || async move {
@@ -287,6 +288,7 @@ fn what_nobody_reads_keeps_nobody_waiting() {
                 assert!(poll_once(stream.read(&scratch)).await.is_none());
                 silent.push(stream);
             }
+            accepted.send(()).unwrap();
             let (stream, _) = listener.accept().await.unwrap();
             let echoing = scratch.clone();
             runtime::spawn_local(async move { echo(stream, echoing).await.unwrap() });
@@ -298,6 +300,7 @@ fn what_nobody_reads_keeps_nobody_waiting() {
         });
         let mut silent: Vec<TcpStream> = (0..SILENT).map(|_| connect(address)).collect();
         let mut client = connect(address);
+        is_accepted.blocking_recv().unwrap();
         for (number, silent) in silent.iter_mut().enumerate() {
             silent.write_all(&(number as u32).to_be_bytes()).unwrap();
         }
@@ -309,6 +312,42 @@ fn what_nobody_reads_keeps_nobody_waiting() {
             assert_eq!(back, round.to_be_bytes());
         }
         echoed.send(()).unwrap();
+        join(server).unwrap();
+    });
+}
+
+/// A stream that is given up takes in what has arrived for others, which must not wait for anything else then.
+#[test]
+fn what_arrives_while_a_stream_is_given_up_is_read_at_once() {
+    on_both(|kind| {
+        let (listener, address) = local_one();
+        let (waiting, is_waiting) = std::sync::mpsc::channel();
+        let (written, is_written) = std::sync::mpsc::channel();
+        let server = shard(kind, move || async move {
+            let (listener, scratch) = (Listener::new(listener).unwrap(), Scratch::new());
+            let (mut reading, _) = listener.accept().await.unwrap();
+            let (mut given_up, _) = listener.accept().await.unwrap();
+            drop(listener);
+            let (read, is_read) = oneshot::channel();
+            let own = scratch.clone();
+            runtime::spawn_local(async move {
+                assert_eq!(reading.read(&own).await.unwrap()[..], *b"here");
+                read.send(()).unwrap();
+            });
+            assert!(poll_once(given_up.read(&scratch)).await.is_none());
+            for _ in 0..10 {
+                runtime::yield_now().await;
+            }
+            waiting.send(()).unwrap();
+            is_written.recv().unwrap();
+            drop(given_up.detach().unwrap());
+            is_read.await.unwrap();
+        });
+        let mut reading = connect(address);
+        let _given_up = connect(address);
+        is_waiting.recv().unwrap();
+        reading.write_all(b"here").unwrap();
+        written.send(()).unwrap();
         join(server).unwrap();
     });
 }

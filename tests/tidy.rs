@@ -37,6 +37,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("telemetry", &["base", "runtime"]),
     // Reads every layer's Settings; only boot reads it in turn.
     ("config", &["*"]),
+    // Looks at what boot would start.
+    ("doctor", &["*"]),
     ("boot", &["*"]),
     ("main", &["*"]),
 ];
@@ -63,11 +65,12 @@ const PLACES: &[(&str, &[&str], &str)] = &[
 
 /// Where tokio may be named at all: the runtime, the backend thread's own I/O, and the wait for a signal.
 const TOKIO: &[&str] = &["runtime/", "cluster/", "store/postgres/", "boot", "main"];
-/// Who may read a clock: the clock; and hashing, whose requests age in real time on threads that no simulation runs.
-const CLOCKS: &[&str] = &["shard/clock.rs", "hashing"];
+/// Who may read a clock: the clock; hashing, whose requests age in real time on threads that no simulation runs; and a
+/// runtime, which sleeps by it.
+const CLOCKS: &[&str] = &["shard/clock.rs", "hashing", "runtime/timers.rs"];
 /// Who may name serde: those whose bytes are JSON, the protocols' own handshakes included.
-const SERDE: &[&str] = &["message/", "api/", "config", "store/", "wire/", "base/id.rs", "base/time.rs"];
-const SERDE_REASON: &str = "serde is for message, api, config, stores and wire; base for ids and times";
+const SERDE: &[&str] = &["message/", "api/", "config", "doctor/", "store/", "wire/", "base/id.rs", "base/time.rs"];
+const SERDE_REASON: &str = "serde is for message, api, config, doctor, stores and wire; base for ids and times";
 
 /// All that may stand at the top of the tree, besides names that start with a dot.
 const TOP_LEVEL: &[&str] = &[
@@ -274,8 +277,8 @@ fn layering(source: &Source, faults: &mut Vec<String>) {
     let code = source.code.join("\n");
     for import in imports(&code) {
         let known = LAYERS.iter().any(|(name, _)| *name == import);
-        if import == "config" && layer != "boot" && layer != "main" {
-            faults.push(format!("src/{}: config is read by boot only", source.path));
+        if import == "config" && !["boot", "doctor", "main"].contains(&layer) {
+            faults.push(format!("src/{}: config is read by boot and doctor only", source.path));
         }
         if known && import != layer && !allowed.contains(&import.as_str()) && !allowed.contains(&"*") {
             faults.push(format!("src/{}: {layer} may not import {import}", source.path));

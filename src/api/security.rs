@@ -45,9 +45,12 @@ pub fn scheme(request: &Request) -> &'static str {
     if nearest_client.eq_ignore_ascii_case("https") { "https" } else { "http" }
 }
 
+/// What a load balancer asks by plain HTTP, past the proxy that ends TLS; one that is sent elsewhere takes the server for sick.
+const PROBE: &str = "/ready";
+
 /// In production, the way from HTTP to the same URL by HTTPS. `None` also when the request names no host to go to.
 pub fn redirect(settings: &Settings, request: &Request) -> Option<Response> {
-    if !settings.production || scheme(request) == "https" {
+    if !settings.production || scheme(request) == "https" || request.path == PROBE {
         return None;
     }
     let host = request.header("host").filter(|host| !host.is_empty())?;

@@ -17,6 +17,8 @@ pub const INFLATE_UNRATED_BLOCKS: usize = 64;
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Most header fields of a request; over it 431.
 pub const HEADERS_MAX: usize = 64;
+/// Longest name of a request that is taken over, bytes; a longer one is replaced.
+pub const REQUEST_NAME_BYTES_MAX: usize = 64;
 /// Largest JSON body, bytes (contract 2.1); over it 413.
 pub const BODY_BYTES_MAX: usize = 100 * 1024;
 /// Time to receive a whole request head from its first byte, or from the accept; over it 408.

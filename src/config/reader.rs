@@ -1,43 +1,115 @@
 //! Reads values by flag name, and knows the forms that they may have. Not here: which setting has which form.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use clap::ArgMatches;
+use clap::parser::ValueSource;
 use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
-use super::flags::{DATABASE_URL, FLAGS};
+use super::flags::{DATABASE_URL, find};
+use super::plan::Plan;
+use crate::base::Map;
 use crate::store::postgres::Address;
+
+/// Leaves a value to the plan or the machine.
+pub(super) const AUTO: &str = "auto";
 
 /// More memory than any machine has, MiB.
 const MEBIBYTES_TOP: u64 = 1 << 40;
 
+/// Where a value comes from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Source {
+    Default,
+    Plan(&'static str),
+    Variable(&'static str),
+    Flag(&'static str),
+    /// That a setting names, which comes from there.
+    File(Box<Source>),
+    /// The folder of credentials.
+    Credential,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::Plan(name) => write!(f, "plan {name}"),
+            Self::Variable(name) => write!(f, "environment {name}"),
+            Self::Flag(name) => write!(f, "flag --{name}"),
+            Self::File(named_by) => write!(f, "file named by {named_by}"),
+            Self::Credential => f.write_str("credential"),
+        }
+    }
+}
+
 /// Values by flag name, and what is wrong with them.
 pub(super) struct Reader<'a> {
     pub matches: &'a ArgMatches,
+    /// What `auto` stands for.
+    pub plan: Plan,
+    /// Values that were found out: secrets from files, and what `auto` has become.
+    pub found: Map<&'static str, (String, Source)>,
     pub errors: Vec<String>,
+    pub warnings: Vec<String>,
 }
 
 impl Reader<'_> {
-    /// The value as it was given; the default when it is blank.
-    pub fn text(&self, name: &str) -> &str {
+    /// The value that counts, and where it comes from. Blank is as good as none.
+    pub fn value(&self, name: &str) -> (String, Source) {
+        if let Some(found) = self.found.get(name) {
+            return found.clone();
+        }
+        let flag = find(name);
         let given = self.matches.get_one::<String>(name).map_or("", |text| text.trim());
-        let default = || FLAGS.iter().find(|flag| flag.name == name).map_or("", |flag| flag.default);
-        if given.is_empty() { default() } else { given }
+        let (text, source) = match self.matches.value_source(name) {
+            _ if given.is_empty() => (flag.default, Source::Default),
+            Some(ValueSource::CommandLine) => (given, Source::Flag(flag.name)),
+            Some(ValueSource::EnvVariable) => (given, Source::Variable(flag.variable)),
+            _ => (given, Source::Default),
+        };
+        match self.plan.value(name) {
+            Some(number) if text == AUTO => (number.to_string(), Source::Plan(self.plan.name)),
+            _ => (text.to_owned(), source),
+        }
+    }
+
+    /// The value that counts.
+    pub fn text(&self, name: &str) -> String {
+        self.value(name).0
+    }
+
+    /// Whether an operator has said it, rather than a default or a plan.
+    pub fn is_given(&self, name: &str) -> bool {
+        !matches!(self.value(name).1, Source::Default | Source::Plan(_))
+    }
+
+    /// Keeps what `auto` has become, which the plan has bounded.
+    pub fn resolve(&mut self, name: &'static str, value: impl Display) {
+        if self.text(name) == AUTO {
+            self.found.insert(name, (value.to_string(), Source::Plan(self.plan.name)));
+        }
+    }
+
+    /// Notes that a value is not what it was asked to be.
+    pub fn adjust(&mut self, name: &'static str, value: impl Display) {
+        let source = self.value(name).1;
+        self.found.insert(name, (value.to_string(), source));
     }
 
     /// Notes what is wrong with a value.
     fn fault(&mut self, name: &str, given: &str, rule: impl Display) {
-        let variable = FLAGS.iter().find(|flag| flag.name == name).map_or("", |flag| flag.variable);
+        let variable = find(name).variable;
         self.errors.push(format!("--{name} ({variable}) is {given:?}: {rule}"));
     }
 
     /// One value; `None` if it is blank, or wrong.
     pub fn one<T>(&mut self, name: &str, rule: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
-        let given = self.text(name).to_owned();
+        let given = self.text(name);
         let value = parse(&given);
         if value.is_none() && !given.is_empty() {
             self.fault(name, &given, rule);
@@ -47,14 +119,14 @@ impl Reader<'_> {
 
     /// The URL of the database, if one is given. It holds a password: an error does not repeat it.
     pub fn database(&mut self) -> Option<Address> {
-        let address = Some(self.text(DATABASE_URL)).filter(|url| !url.is_empty()).map(Address::decode)?;
+        let address = Some(self.text(DATABASE_URL)).filter(|url| !url.is_empty()).map(|url| Address::decode(&url))?;
         let refused = |rule| self.errors.push(format!("--{DATABASE_URL} (DATABASE_URL): {rule}"));
         address.map_err(refused).ok()
     }
 
     /// Values between commas, blanks left out.
     pub fn list<T>(&mut self, name: &str, rule: &str, parse: impl Fn(&str) -> Option<T>) -> Vec<T> {
-        let given = self.text(name).to_owned();
+        let given = self.text(name);
         let mut values = Vec::new();
         for part in given.split(',').map(str::trim).filter(|part| !part.is_empty()) {
             match parse(part) {
@@ -67,7 +139,8 @@ impl Reader<'_> {
 
     /// A number within `range`, which must fit `T`.
     pub fn number<T: TryFrom<u64> + Default>(&mut self, name: &str, range: RangeInclusive<u64>) -> T {
-        let rule = format!("must be a number from {} to {}", range.start(), range.end());
+        let or_auto = if self.plan.value(name).is_some() { "auto or " } else { "" };
+        let rule = format!("must be {or_auto}a number from {} to {}", range.start(), range.end());
         let number = self.one(name, &rule, |text| text.parse().ok().filter(|number| range.contains(number)));
         number.and_then(|number| T::try_from(number).ok()).unwrap_or_default()
     }
@@ -105,7 +178,7 @@ pub(super) fn switch(text: &str) -> Option<bool> {
 /// A number of MiB; `Some(None)` leaves it to the system.
 pub(super) fn limit(text: &str) -> Option<Option<u64>> {
     match text {
-        "auto" => Some(None),
+        AUTO => Some(None),
         number => parsed(number).filter(|mib| (1..=MEBIBYTES_TOP).contains(mib)).map(Some),
     }
 }
@@ -117,12 +190,9 @@ pub(super) fn path(text: &str) -> Option<String> {
     (is_path && !path.contains(['?', '#', '%'])).then(|| path.to_owned())
 }
 
-/// A number of shards; `Some(None)` leaves it to the machine.
-pub(super) fn count(text: &str) -> Option<Option<u16>> {
-    match text {
-        "auto" => Some(None),
-        number => parsed(number).filter(|count| (1..=1024).contains(count)).map(Some),
-    }
+/// A number of threads.
+pub(super) fn count(text: &str) -> Option<u16> {
+    parsed(text).filter(|count| (1..=1024).contains(count))
 }
 
 /// A URL with one of the schemes and something behind it.

@@ -1,108 +1,50 @@
-//! The task that takes in what a shard's ring has completed, and how glommio waits for it.
+//! The task of an io_uring shard that takes in what has completed, and sleeps when there is nothing else to do.
 //!
-//! Owned by: the shard's thread. Bound: [`TURNS_IN_A_ROW`] before glommio looks at its own rings again.
-//! Not here: what a completion means ([`super::ring`]).
+//! Owned by: the shard's thread. Bound: one turn of the ring after each task that is ready has run once.
+//! Not here: what a completion means ([`super::ring`]), who is woken when ([`super::timers`]) and by whom ([`super::wake`]).
 //!
-//! The ring rings an eventfd, which glommio reads like a file. Its own eventfd, of whose fault [`super::wake`] tells, has no
-//! part in this.
+//! glommio runs the tasks, but neither waits nor sleeps: this task is always ready, so its loop never ends. A glommio shard that
+//! sleeps and wakes makes some ten calls to the kernel, and 0.9 sleeps over tasks that are ready when an entry waits in its
+//! latency ring (fixed upstream after 0.9, glommio/glommio#53). Here it is the one call that also submits.
 
-use std::future::{Future, poll_fn};
 use std::io;
-use std::os::fd::{AsFd, FromRawFd, IntoRawFd, OwnedFd};
-use std::pin::Pin;
-use std::rc::Rc;
-use std::task::{Context, Poll, ready};
 
-use glommio::io::BufferedFile;
+use super::ring::{Ring, Sleep};
+use super::tasks;
+use super::timers::Timers;
+use super::wake::Ear;
 
-use super::ring::Ring;
-use super::{tasks, yield_now};
-
-/// Turns of the ring, each of which lets all ready tasks run, before the runtime's timers, accepts and wakes have theirs.
-const TURNS_IN_A_ROW: usize = 8;
-
-/// A ring and the eventfd that says when a turn is worth while.
+/// A shard's ring, timers and ear.
 pub(super) struct Driver {
-    ring: Ring,
-    eventfd: OwnedFd,
+    pub ring: Ring,
+    pub timers: Timers,
+    pub ear: Ear,
 }
 
 impl Driver {
-    /// A ring for the thread that calls.
+    /// A ring for the thread that calls, and what wakes it.
     ///
     /// # Errors
     /// As [`Ring::new`], or no descriptors are left.
-    #[allow(unsafe_code)]
     pub fn new() -> io::Result<Driver> {
-        // SAFETY: eventfd takes numbers; what it makes is ours.
-        let eventfd = unsafe {
-            match libc::eventfd(0, libc::EFD_CLOEXEC) {
-                -1 => return Err(io::Error::last_os_error()),
-                descriptor => OwnedFd::from_raw_fd(descriptor),
-            }
-        };
-        Ok(Driver { ring: Ring::new(eventfd.as_fd())?, eventfd })
-    }
-
-    /// The ring that this drives.
-    pub fn ring(&self) -> Ring {
-        self.ring.clone()
+        let ear = Ear::new()?;
+        Ok(Driver { ring: Ring::new(ear.eventfd())?, timers: Timers::default(), ear })
     }
 
     /// Takes completions in for as long as the shard lives.
     pub async fn drive(self) {
-        let Driver { ring, eventfd } = self;
-        let mut signal = Signal::new(eventfd);
-        let mut turns = 0_usize;
         loop {
-            if !ring.turn() && signal.wait(&ring).await {
-                continue;
-            }
-            turns += 1;
-            if turns.is_multiple_of(TURNS_IN_A_ROW) {
-                yield_now().await;
-            } else {
-                tasks::let_the_ready_run().await;
+            let wakes = tasks::wakes();
+            tasks::let_the_ready_run().await;
+            let next = self.timers.wake_due();
+            let sleep = match next {
+                _ if tasks::wakes() != wakes => Sleep::No,
+                Some(pause) => Sleep::AtMost(pause),
+                None => Sleep::Endless,
+            };
+            if self.ring.turn(sleep) {
+                self.ear.wake_the_line();
             }
         }
-    }
-}
-
-/// The eventfd as glommio waits for it.
-struct Signal {
-    file: Rc<BufferedFile>,
-    read: Option<Pin<Box<dyn Future<Output = ()>>>>,
-}
-
-impl Signal {
-    #[allow(unsafe_code)]
-    fn new(eventfd: OwnedFd) -> Signal {
-        // SAFETY: the descriptor is owned and given away.
-        let file = unsafe { BufferedFile::from_raw_fd(eventfd.into_raw_fd()) };
-        Signal { file: Rc::new(file), read: None }
-    }
-
-    /// Waits until a turn is worth while; false if it is at once.
-    async fn wait(&mut self, ring: &Ring) -> bool {
-        let mut is_parked = false;
-        poll_fn(|context| {
-            is_parked = is_parked || ring.park(context);
-            if !is_parked || ring.is_wanted() { Poll::Ready(()) } else { self.poll(context) }
-        })
-        .await;
-        ring.unpark();
-        is_parked
-    }
-
-    /// Ready once after one or more signals.
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let file = &self.file;
-        let read = self.read.get_or_insert_with(|| {
-            let file = file.clone();
-            Box::pin(async move { assert!(file.read_at(0, 8).await.is_ok(), "an eventfd can be read") })
-        });
-        ready!(read.as_mut().poll(context));
-        self.read = None;
-        Poll::Ready(())
     }
 }

@@ -5,16 +5,17 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::mem;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::OwnedFd;
-use std::pin::Pin;
+use std::os::fd::{AsFd, OwnedFd};
+use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
-use futures_lite::AsyncRead;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use super::{Kind, Stream, stream, tasks};
+use super::ring::Seat;
+use super::{Kind, Stream, tasks};
 
 /// Connections the kernel holds for a shard that has not accepted them yet (it may allow fewer: `net.core.somaxconn`).
 const BACKLOG: i32 = 4096;
@@ -95,7 +96,11 @@ fn open(address: SocketAddr) -> io::Result<Socket> {
 pub struct Listener(Inner);
 
 enum Inner {
-    Uring(TcpListener),
+    /// The seat is dropped, and ends what is under way, before the socket is closed.
+    Uring {
+        seat: Seat,
+        listener: TcpListener,
+    },
     Epoll(tokio::net::TcpListener),
 }
 
@@ -107,7 +112,7 @@ impl Listener {
     pub fn new(listener: TcpListener) -> io::Result<Listener> {
         listener.set_nonblocking(true)?;
         Ok(Listener(match tasks::kind() {
-            Kind::Uring => Inner::Uring(listener),
+            Kind::Uring => Inner::Uring { seat: tasks::ring().seat(Box::default()), listener },
             Kind::Epoll => Inner::Epoll(tokio::net::TcpListener::from_std(listener)?),
         }))
     }
@@ -132,10 +137,10 @@ impl Listener {
                 let (stream, peer) = listener.accept().await?;
                 (Stream::from_tokio(stream), peer)
             }
-            Inner::Uring(listener) => loop {
+            Inner::Uring { seat, listener } => loop {
                 match listener.accept() {
                     Ok((stream, peer)) => break (Stream::attach(OwnedFd::from(stream))?, peer),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => readable(listener).await?,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => arrival(seat, listener).await,
                     Err(error) => return Err(error),
                 }
             },
@@ -150,20 +155,23 @@ impl Listener {
     /// As `getsockname`.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         match &self.0 {
-            Inner::Uring(listener) => listener.local_addr(),
+            Inner::Uring { listener, .. } => listener.local_addr(),
             Inner::Epoll(listener) => listener.local_addr(),
         }
     }
 }
 
-/// Waits until the ring says that a connection is there.
-///
-/// glommio's own accept loses the connection that arrives while its future is dropped, and leaves the new descriptor open across exec.
-/// What it offers of a bare readiness poll is a stream's: on a listener its `recv` then fails with `ENOTCONN`, and that is the event.
-async fn readable(listener: &TcpListener) -> io::Result<()> {
-    let mut watch = stream::adopt(OwnedFd::from(listener.try_clone()?));
-    let _ = poll_fn(|context| Pin::new(&mut watch).poll_read(context, &mut [0])).await;
-    Ok(())
+/// Waits until a connection is there, or was and somebody else has taken it.
+async fn arrival(seat: &Seat, listener: &TcpListener) {
+    let mut is_awaited = false;
+    poll_fn(|context| {
+        if mem::replace(&mut is_awaited, true) {
+            return Poll::Ready(());
+        }
+        seat.await_connection(listener.as_fd(), context);
+        Poll::Pending
+    })
+    .await;
 }
 
 /// Errors `accept` reports for a connection that died in the backlog; the listener itself is well (accept(2)).

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 mod cpus;
 mod driver;
+mod inherited;
 mod listener;
 mod pool;
 pub mod probe;
@@ -23,19 +24,26 @@ mod ring;
 mod scratch;
 mod stream;
 mod tasks;
+mod timers;
 mod wake;
+mod wall;
 
 pub use cpus::usable_cpus;
+pub use inherited::{inherited, share};
 pub use listener::{Listener, bind, bind_all};
-pub use resources::{Heap, give_free_memory_back, give_large_blocks_back, give_way, heap, raise_descriptor_limit};
+pub use resources::{
+    Heap, descriptor_limit, give_free_memory_back, give_large_blocks_back, give_way, heap, locked_memory_limit,
+    raise_descriptor_limit,
+};
 pub use scratch::{Lease, SCRATCH_BYTES, SCRATCH_IDLE_MAX, Scratch};
 pub use stream::{Detached, Stream};
 pub use tasks::spawn_local;
+pub use wall::is_clock_synchronised;
 
 /// Memory glommio registers with the ring for direct I/O, in bytes. A shard does none, so this is glommio's own minimum.
 pub const IO_MEMORY_BYTES: usize = 64 * 1024;
 
-/// How long glommio may run ready tasks before it looks at the ring again: for ever (see [`wake`]).
+/// How long glommio may run ready tasks before it looks at its own rings: for ever, there is nothing in them (see [`driver`]).
 const PREEMPT: Duration = Duration::from_secs(24 * 3600);
 
 /// What the operator asked for with `--runtime`.
@@ -107,10 +115,10 @@ where
     let thread = Builder::new().name(name).spawn(move || {
         let pinned = cpu.map_or(Ok(()), cpus::pin);
         match pinned.and_then(|()| Ok((Executor::new(kind)?, tasks::enter(kind)?))) {
-            Ok((executor, served)) => {
+            Ok((executor, driver)) => {
                 let _ = started.send(Ok(()));
                 drop(started);
-                executor.run(tasks::supervise(served, main));
+                executor.run(tasks::supervise(driver, main));
             }
             Err(error) => drop(started.send(Err(error))),
         }
@@ -131,7 +139,7 @@ where
 /// Waits at least `duration`. Dropping the future cancels the timer.
 pub async fn sleep(duration: Duration) {
     match tasks::kind() {
-        Kind::Uring => drop(glommio::timer::Timer::new(duration).await),
+        Kind::Uring => tasks::timers().sleep(duration).await,
         Kind::Epoll => tokio::time::sleep(duration).await,
     }
 }

@@ -13,9 +13,28 @@ pub(super) enum Resource {
     Descriptors,
 }
 
+impl Resource {
+    fn number(self) -> libc::c_int {
+        match self {
+            Self::LockedMemory => libc::RLIMIT_MEMLOCK as libc::c_int,
+            Self::Descriptors => libc::RLIMIT_NOFILE as libc::c_int,
+        }
+    }
+}
+
 /// Raises the number of file descriptors as far as the hard limit allows, and tells it. Each connection takes one.
 pub fn raise_descriptor_limit() -> u64 {
     raise(Resource::Descriptors, u64::MAX)
+}
+
+/// File descriptors that the hard limit allows; 0 if unknown.
+pub fn descriptor_limit() -> u64 {
+    hard_limit(Resource::Descriptors)
+}
+
+/// Bytes that the hard limit allows to be locked in memory; 0 if unknown.
+pub fn locked_memory_limit() -> u64 {
+    hard_limit(Resource::LockedMemory)
 }
 
 /// How much less the calling thread is to be preferred, of 19: for one of such a niceness a thread of the usual one is
@@ -81,25 +100,27 @@ pub fn give_free_memory_back() {
     }
 }
 
+fn hard_limit(resource: Resource) -> u64 {
+    read(resource).map_or(0, |limit| limit.rlim_max)
+}
+
+#[allow(unsafe_code)]
+fn read(resource: Resource) -> Option<libc::rlimit> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the call only writes to `limit`, which outlives it.
+    (unsafe { libc::getrlimit(resource.number() as _, &mut limit) } == 0).then_some(limit)
+}
+
 /// Raises the soft limit to the hard one if it is below `wanted`; the soft limit that holds then, 0 if unknown.
 #[allow(unsafe_code)]
 pub(super) fn raise(resource: Resource, wanted: u64) -> u64 {
-    let number = match resource {
-        Resource::LockedMemory => libc::RLIMIT_MEMLOCK,
-        Resource::Descriptors => libc::RLIMIT_NOFILE,
-    };
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: all calls only access `limit`, which outlives them.
-    unsafe {
-        if libc::getrlimit(number, &mut limit) != 0 {
-            return 0;
-        }
-        let soft = limit.rlim_cur;
-        if soft < wanted && limit.rlim_max > soft {
-            limit.rlim_cur = limit.rlim_max;
-            if libc::setrlimit(number, &limit) != 0 {
-                return soft;
-            }
+    let Some(mut limit) = read(resource) else { return 0 };
+    let soft = limit.rlim_cur;
+    if soft < wanted && limit.rlim_max > soft {
+        limit.rlim_cur = limit.rlim_max;
+        // SAFETY: the call only reads `limit`, which outlives it.
+        if unsafe { libc::setrlimit(resource.number() as _, &limit) } != 0 {
+            return soft;
         }
     }
     limit.rlim_cur

@@ -1,21 +1,21 @@
-//! A shard's own ring for its connections: what arrives is received in batches, without a call to the kernel per message.
+//! A shard's own ring: what arrives is received in batches, without a call to the kernel per message, and here the shard sleeps.
 //!
-//! Owned by: the shard's thread. Bound: one receive and one wait for room per connection; received and unread is at most one
+//! Owned by: the shard's thread. Bound: one receive and one wait for readiness per socket; received and unread is at most one
 //! buffer of [`BUFFER_BYTES`] each, the rest stays in the socket: nothing is received for a connection that nobody reads.
-//! Not here: writes (they go out at once), accepting, timers, and the wait for completions ([`super::driver`]).
+//! Not here: writes (they go out at once), accepting, timers, and when to sleep ([`super::driver`]).
 //!
-//! It stands beside glommio's rings because the kernel interrupts the thread for each arrival on those, and glommio's streams
+//! It stands in for glommio's rings because the kernel interrupts the thread for each arrival on those, and glommio's streams
 //! then read by a call each. On this one the kernel receives when the shard asks for it (`DEFER_TASKRUN`), all at once.
 
 use std::cell::RefCell;
 use std::io;
 use std::mem::{self, ManuallyDrop};
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
-use std::sync::atomic::{Ordering, fence};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
-use io_uring::types::Fd;
+use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use super::pool::{BUFFER_BYTES, GROUP, Pool};
@@ -29,8 +29,9 @@ const COMPLETIONS: u32 = 2048;
 
 /// What a request is, in the low bits of its user data; above them stands the number of its seat.
 const RECEIVE: u64 = 0;
-const ROOM: u64 = 1;
+const READINESS: u64 = 1;
 const CANCEL: u64 = 2;
+const BELL: u64 = 3;
 const KIND_BITS: u32 = 2;
 const KIND_MASK: u64 = (1 << KIND_BITS) - 1;
 
@@ -48,10 +49,11 @@ struct Inner {
     filled: Vec<u32>,
     /// To be woken with the next turn.
     woken: Vec<Waker>,
-    in_flight: usize,
-    driver: Option<Waker>,
-    /// The driver waits, and is to be woken when something is to be submitted.
-    is_parked: bool,
+    /// Receives under way.
+    receiving: usize,
+    /// The eventfd by which other threads end a sleep.
+    bell: OwnedFd,
+    is_rung: bool,
 }
 
 /// What is known of one connection.
@@ -59,9 +61,10 @@ struct Inner {
 struct State {
     received: Option<Received>,
     reader: Option<Waker>,
-    writer: Option<Waker>,
+    /// Waits for room to write, or for a connection to accept.
+    readiness: Option<Waker>,
     is_receiving: bool,
-    is_awaiting_room: bool,
+    is_polled: bool,
     /// More is in the socket than the last read took.
     has_more: bool,
     /// The connection has gone; the seat is vacant once nothing is under way.
@@ -82,29 +85,37 @@ pub(super) struct Seat {
     number: u32,
 }
 
+/// How long a turn waits for the first completion.
+#[derive(Clone, Copy)]
+pub(super) enum Sleep {
+    No,
+    AtMost(Duration),
+    Endless,
+}
+
 impl Ring {
-    /// A ring for the thread that calls, and no other, which rings `signal` as [`Ring::park`] says.
+    /// A ring for the thread that calls, and no other. `bell`, an eventfd, ends a sleep.
     ///
     /// # Errors
     /// The kernel refuses it, or is older than 6.1.
-    pub fn new(signal: BorrowedFd<'_>) -> io::Result<Ring> {
+    pub fn new(bell: BorrowedFd<'_>) -> io::Result<Ring> {
         let mut builder = IoUring::builder();
         builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag().setup_cqsize(COMPLETIONS);
-        let mut uring: IoUring = builder.build(SUBMISSIONS)?;
-        uring.completion().disable_eventfd();
-        uring.submitter().register_eventfd(signal.as_raw_fd())?;
+        let uring: IoUring = builder.build(SUBMISSIONS)?;
         let pool = Pool::register(&uring)?;
-        Ok(Ring(Rc::new(RefCell::new(Inner {
+        let mut inner = Inner {
             uring: ManuallyDrop::new(uring),
             pool: ManuallyDrop::new(pool),
             seats: Vec::new(),
             vacant: Vec::new(),
             filled: Vec::new(),
             woken: Vec::new(),
-            in_flight: 0,
-            driver: None,
-            is_parked: false,
-        }))))
+            receiving: 0,
+            bell: bell.try_clone_to_owned()?,
+            is_rung: false,
+        };
+        inner.listen();
+        Ok(Ring(Rc::new(RefCell::new(inner))))
     }
 
     /// A seat for a connection of which `early` was received already.
@@ -120,41 +131,20 @@ impl Ring {
         Seat { ring: self.clone(), number }
     }
 
-    /// Submits what is wanted, takes in what has completed, and wakes whose it is; false if that was nobody.
-    pub fn turn(&self) -> bool {
-        let mut woken = {
+    /// Submits what is wanted, takes in what has completed, and wakes whose it is; true if the bell was rung. Without
+    /// anything to take in it sleeps as it is told.
+    pub fn turn(&self, sleep: Sleep) -> bool {
+        let (mut woken, is_rung) = {
             let mut inner = self.0.borrow_mut();
             inner.empty_pool();
-            inner.complete();
-            mem::take(&mut inner.woken)
+            // What a seat that was left took in for others has waited for this turn.
+            let is_anything_in = inner.is_rung || !inner.woken.is_empty();
+            inner.complete(if is_anything_in { Sleep::No } else { sleep });
+            (mem::take(&mut inner.woken), mem::take(&mut inner.is_rung))
         };
-        let is_anybody = !woken.is_empty();
         woken.drain(..).for_each(Waker::wake);
         self.0.borrow_mut().woken = woken;
-        is_anybody
-    }
-
-    /// Lets the driver wait for the signal, which is given from now on; false if there is something to do at once.
-    pub fn park(&self, context: &Context<'_>) -> bool {
-        let mut inner = self.0.borrow_mut();
-        remember(&mut inner.driver, context.waker());
-        inner.uring.completion().enable_eventfd();
-        // The kernel marks its work before it looks whether to signal, and we look for the mark after we have asked for signals.
-        fence(Ordering::SeqCst);
-        inner.is_parked = !inner.has_work() && inner.uring.completion().is_empty();
-        inner.is_parked
-    }
-
-    /// Whether the driver is to go on without a signal.
-    pub fn is_wanted(&self) -> bool {
-        !self.0.borrow().is_parked
-    }
-
-    /// The driver goes on; no signals are given.
-    pub fn unpark(&self) {
-        let mut inner = self.0.borrow_mut();
-        inner.is_parked = false;
-        inner.uring.completion().disable_eventfd();
+        is_rung
     }
 }
 
@@ -190,19 +180,29 @@ impl Seat {
         if !mem::replace(&mut state.is_receiving, true) {
             let request = opcode::Recv::new(Fd(socket.as_raw_fd()), std::ptr::null_mut(), BUFFER_BYTES as u32);
             let request = request.buf_group(GROUP).build().flags(squeue::Flags::BUFFER_SELECT);
-            inner.push(request.user_data(data(self.number, RECEIVE)));
+            inner.receiving += 1;
+            inner.push(&request.user_data(data(self.number, RECEIVE)));
         }
         Poll::Pending
     }
 
-    /// Wakes the task once the socket, which is full, has room.
+    /// Wakes the task once the socket, which is full, has room; always the same socket of a seat.
     pub fn await_room(&self, socket: BorrowedFd<'_>, context: &Context<'_>) {
+        self.await_readiness(socket, libc::POLLOUT, context);
+    }
+
+    /// Wakes the task once the socket, which listens, has a connection to accept; always the same socket of a seat.
+    pub fn await_connection(&self, socket: BorrowedFd<'_>, context: &Context<'_>) {
+        self.await_readiness(socket, libc::POLLIN, context);
+    }
+
+    fn await_readiness(&self, socket: BorrowedFd<'_>, events: i16, context: &Context<'_>) {
         let inner = &mut *self.ring.0.borrow_mut();
         let state = &mut inner.seats[self.number as usize];
-        remember(&mut state.writer, context.waker());
-        if !mem::replace(&mut state.is_awaiting_room, true) {
-            let request = opcode::PollAdd::new(Fd(socket.as_raw_fd()), libc::POLLOUT as u32).build();
-            inner.push(request.user_data(data(self.number, ROOM)));
+        remember(&mut state.readiness, context.waker());
+        if !mem::replace(&mut state.is_polled, true) {
+            let request = opcode::PollAdd::new(Fd(socket.as_raw_fd()), events as u32).build();
+            inner.push(&request.user_data(data(self.number, READINESS)));
         }
     }
 
@@ -211,7 +211,7 @@ impl Seat {
         let mut inner = self.ring.0.borrow_mut();
         inner.cancel(self.number);
         while inner.seats[self.number as usize].is_busy() {
-            inner.complete();
+            inner.complete(Sleep::No);
         }
         match inner.seats[self.number as usize].received.take() {
             Some(Received::Pooled(id, length)) => inner.copy_out(id, length),
@@ -226,31 +226,31 @@ impl Drop for Seat {
         let mut inner = self.ring.0.borrow_mut();
         inner.cancel(self.number);
         let state = &mut inner.seats[self.number as usize];
-        (state.reader, state.writer, state.is_left) = (None, None, true);
+        (state.reader, state.readiness, state.is_left) = (None, None, true);
         inner.vacate(self.number);
     }
 }
 
 impl State {
     fn is_busy(&self) -> bool {
-        self.is_receiving || self.is_awaiting_room
+        self.is_receiving || self.is_polled
     }
 }
 
 impl Inner {
     #[allow(unsafe_code)]
-    fn push(&mut self, request: squeue::Entry) {
+    fn push(&mut self, request: &squeue::Entry) {
         // SAFETY: the only memory a request refers to is the pool's, which outlives it. Its descriptor is open when it is
         // submitted: a seat submits all of its own before its socket is closed.
-        while unsafe { self.uring.submission().push(&request).is_err() } {
-            self.submit();
+        while unsafe { self.uring.submission().push(request).is_err() } {
+            self.submit(Sleep::No);
         }
-        self.in_flight += 1;
-        if mem::take(&mut self.is_parked)
-            && let Some(driver) = &self.driver
-        {
-            driver.wake_by_ref();
-        }
+    }
+
+    /// Completes each time the bell is rung. The count of an eventfd has no use here, so nobody ever reads it.
+    fn listen(&mut self) {
+        let request = opcode::PollAdd::new(Fd(self.bell.as_raw_fd()), libc::POLLIN as u32).multi(true).build();
+        self.push(&request.user_data(BELL));
     }
 
     /// Whether there is a reason to call the kernel.
@@ -259,15 +259,22 @@ impl Inner {
         !submission.is_empty() || submission.taskrun() || submission.cq_overflow()
     }
 
-    /// Hands over what was pushed, and lets the kernel do what it has deferred.
-    fn submit(&mut self) {
-        if !self.has_work() {
-            return;
-        }
-        match self.uring.submit() {
+    /// Hands over what was pushed, lets the kernel do what it has deferred, and waits for a completion as `sleep` says.
+    fn submit(&mut self, sleep: Sleep) {
+        let outcome = match sleep {
+            Sleep::No if !self.has_work() => return,
+            Sleep::No => self.uring.submit(),
+            Sleep::Endless => self.uring.submit_and_wait(1),
+            Sleep::AtMost(duration) => {
+                let timespec = Timespec::from(duration);
+                self.uring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&timespec))
+            }
+        };
+        match outcome {
             Ok(_) => {}
-            // It has no memory, or a signal came: what was not submitted stays.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN | libc::EINTR)) => {}
+            // The time is over, it has no memory, or a signal came: what was not submitted stays.
+            Err(error)
+                if matches!(error.raw_os_error(), Some(libc::ETIME | libc::EBUSY | libc::EAGAIN | libc::EINTR)) => {}
             Err(error) => panic!("the ring is broken: {error}"),
         }
     }
@@ -278,14 +285,14 @@ impl Inner {
         if !state.is_busy() {
             return;
         }
-        for (is_under_way, kind) in [(state.is_receiving, RECEIVE), (state.is_awaiting_room, ROOM)] {
+        for (is_under_way, kind) in [(state.is_receiving, RECEIVE), (state.is_polled, READINESS)] {
             if is_under_way {
-                self.push(opcode::AsyncCancel::new(data(number, kind)).build().user_data(CANCEL));
+                self.push(&opcode::AsyncCancel::new(data(number, kind)).build().user_data(CANCEL));
             }
         }
-        self.submit();
+        self.submit(Sleep::No);
         // What the cancelled have left to do was deferred.
-        self.submit();
+        self.submit(Sleep::No);
     }
 
     /// Makes room in the pool, which is everybody's, for what was not read since the last turn.
@@ -300,15 +307,20 @@ impl Inner {
         self.filled = filled;
     }
 
-    fn complete(&mut self) {
-        self.submit();
+    fn complete(&mut self, sleep: Sleep) {
+        self.submit(sleep);
         loop {
             let Some(completion) = self.uring.completion().next() else { return };
-            self.in_flight -= 1;
             let (number, kind) = ((completion.user_data() >> KIND_BITS) as u32, completion.user_data() & KIND_MASK);
             match kind {
                 RECEIVE => self.received(number, completion.result(), completion.flags()),
-                ROOM => self.has_room(number),
+                READINESS => self.is_ready(number),
+                BELL => {
+                    self.is_rung = true;
+                    if !cqueue::more(completion.flags()) {
+                        self.listen();
+                    }
+                }
                 _ => {}
             }
         }
@@ -317,6 +329,7 @@ impl Inner {
     fn received(&mut self, number: u32, result: i32, flags: u32) {
         let state = &mut self.seats[number as usize];
         state.is_receiving = false;
+        self.receiving -= 1;
         state.received = match (result, usize::try_from(result)) {
             (0, _) => Some(Received::End),
             (_, Ok(length)) => {
@@ -333,10 +346,10 @@ impl Inner {
         self.vacate(number);
     }
 
-    fn has_room(&mut self, number: u32) {
+    fn is_ready(&mut self, number: u32) {
         let state = &mut self.seats[number as usize];
-        state.is_awaiting_room = false;
-        self.woken.extend(state.writer.clone());
+        state.is_polled = false;
+        self.woken.extend(state.readiness.clone());
         self.vacate(number);
     }
 
@@ -380,11 +393,11 @@ impl Inner {
 impl Drop for Inner {
     #[allow(unsafe_code)]
     fn drop(&mut self) {
-        self.complete();
+        self.complete(Sleep::No);
         // SAFETY: neither is used again. While a receive is under way the kernel may write into the pool, which then stays.
         unsafe {
             ManuallyDrop::drop(&mut self.uring);
-            if self.in_flight == 0 {
+            if self.receiving == 0 {
                 ManuallyDrop::drop(&mut self.pool);
             }
         }

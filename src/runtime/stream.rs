@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -192,13 +192,6 @@ impl AsFd for Stream {
             Inner::Epoll(stream) => stream.as_fd(),
         }
     }
-}
-
-/// A non-blocking stream socket of any family as glommio's, on the shard that calls.
-#[allow(unsafe_code)]
-pub(super) fn adopt(descriptor: OwnedFd) -> glommio::net::TcpStream {
-    // SAFETY: the descriptor is owned and given away.
-    unsafe { glommio::net::TcpStream::from_raw_fd(descriptor.into_raw_fd()) }
 }
 
 /// Sends until no chunk is left; `WouldBlock` when the socket is full before that.

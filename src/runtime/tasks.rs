@@ -15,12 +15,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use super::driver::Driver;
 use super::ring::Ring;
-use super::wake::{Bell, Ear};
-use super::{Kind, sleep, yield_now};
+use super::timers::Timers;
+use super::wake::Bell;
+use super::{Kind, yield_now};
 
 /// What the thread of a shard knows of its runtime and its tasks.
 struct Shard {
@@ -34,15 +34,13 @@ struct Shard {
     vacant: RefCell<Vec<usize>>,
     /// On io_uring: how other threads reach the tasks.
     bell: RefCell<Option<Arc<Bell>>>,
-    /// On io_uring: where connections receive.
+    /// On io_uring: where connections receive, and who sleeps.
     ring: RefCell<Option<Ring>>,
-    /// The slot of the task that is being polled.
+    timers: RefCell<Option<Timers>>,
+    /// On io_uring: the slot of the task that is being polled, and how often any was made ready.
     polled: Cell<Option<usize>>,
+    wakes: Cell<u64>,
 }
-
-/// How often each of [`PULSES`] wakes a glommio executor, out of step with the other.
-const PULSE: Duration = Duration::from_millis(500);
-const PULSES: u32 = 2;
 
 thread_local! {
     static SHARD: Shard = const {
@@ -56,7 +54,9 @@ thread_local! {
             vacant: RefCell::new(Vec::new()),
             bell: RefCell::new(None),
             ring: RefCell::new(None),
+            timers: RefCell::new(None),
             polled: Cell::new(None),
+            wakes: Cell::new(0),
         }
     };
 }
@@ -68,6 +68,7 @@ thread_local! {
 pub fn spawn_local(future: impl Future<Output = ()> + 'static) {
     // Boxed, because a future that is handed through two async functions is laid out in both.
     let task = tracked(Entry::new(), Box::pin(future));
+    SHARD.with(count_wake);
     match kind() {
         // Detached at once: a handle kept across threads' wakes is where glommio's reference counts could race.
         Kind::Uring => drop(glommio::spawn_local(task).detach()),
@@ -88,7 +89,15 @@ pub(super) fn ring() -> Ring {
     SHARD.with(|shard| shard.ring.borrow().clone()).expect("called from a shard on io_uring")
 }
 
-/// Lets the tasks that are ready run first, but no I/O of the runtime's own, for which [`yield_now`] is.
+/// The timers of this shard.
+///
+/// # Panics
+/// On epoll.
+pub(super) fn timers() -> Timers {
+    SHARD.with(|shard| shard.timers.borrow().clone()).expect("called from a shard on io_uring")
+}
+
+/// Lets the tasks that are ready run first, without counting as a wake.
 pub(super) async fn let_the_ready_run() {
     let mut is_awake = true;
     poll_fn(|_| {
@@ -104,13 +113,22 @@ pub(super) async fn let_the_ready_run() {
     .await;
 }
 
-/// Wakes the task in `slot`, if this thread is the shard that `bell` belongs to; a task is not woken here by itself.
+/// How often a task was made ready so far, on io_uring: none is ready that was not counted, or ran, since.
+pub(super) fn wakes() -> u64 {
+    SHARD.with(|shard| shard.wakes.get())
+}
+
+fn count_wake(shard: &Shard) {
+    shard.wakes.set(shard.wakes.get() + 1);
+}
+
+/// Wakes the task in `slot`, if this thread is the shard that `bell` belongs to.
 pub(super) fn wake_here(bell: &Arc<Bell>, slot: usize) -> bool {
     let wake = |shard: &Shard| {
-        let ours = shard.bell.borrow().as_ref().is_some_and(|own| Arc::ptr_eq(own, bell));
-        if !ours || shard.polled.get() == Some(slot) {
+        if !shard.bell.borrow().as_ref().is_some_and(|own| Arc::ptr_eq(own, bell)) {
             return false;
         }
+        count_wake(shard);
         if let Some(waker) = &shard.wakers.borrow()[slot] {
             waker.wake_by_ref();
         }
@@ -119,45 +137,28 @@ pub(super) fn wake_here(bell: &Arc<Bell>, slot: usize) -> bool {
     SHARD.try_with(wake).unwrap_or(false)
 }
 
-/// Bounds the time for which glommio may sleep over ready tasks to half of [`PULSE`], for the case that [`super::wake`] leaves.
-///
-/// A ring with more than its depth of completed entries also rings glommio's eventfd. Mostly these entries wake somebody,
-/// which is enough; those of cancelled reads, when a hundred connections end at once, do not. One pulse is not
-/// enough: its own task may be among those that wait, and then has no timer set.
-fn keep_awake() {
-    for number in 0..PULSES {
-        spawn_local(async move {
-            sleep(PULSE * number / PULSES).await;
-            loop {
-                sleep(PULSE).await;
-            }
-        });
-    }
-}
-
 /// Marks this thread as a shard; once, before its executor runs. What it gives is for [`supervise`].
 ///
 /// # Errors
 /// No descriptors are left, or the kernel refuses a ring.
-pub(super) fn enter(kind: Kind) -> io::Result<Option<(Ear, Driver)>> {
-    let (ear, driver) = match kind {
-        Kind::Uring => (Some(Ear::new()?), Some(Driver::new()?)),
-        Kind::Epoll => (None, None),
+pub(super) fn enter(kind: Kind) -> io::Result<Option<Driver>> {
+    let driver = match kind {
+        Kind::Uring => Some(Driver::new()?),
+        Kind::Epoll => None,
     };
     SHARD.with(|shard| {
         assert!(shard.kind.replace(Some(kind)).is_none(), "one executor per thread");
-        shard.bell.replace(ear.as_ref().map(Ear::bell));
-        shard.ring.replace(driver.as_ref().map(Driver::ring));
+        shard.bell.replace(driver.as_ref().map(|driver| driver.ear.bell()));
+        shard.ring.replace(driver.as_ref().map(|driver| driver.ring.clone()));
+        shard.timers.replace(driver.as_ref().map(|driver| driver.timers.clone()));
     });
-    Ok(ear.zip(driver))
+    Ok(driver)
 }
 
 /// Runs `main`, passes on the panic of any task, and at the end drops the tasks that are left.
-pub(super) async fn supervise<F: Future<Output = ()>>(served: Option<(Ear, Driver)>, main: impl FnOnce() -> F) {
-    if let Some((ear, driver)) = served {
-        spawn_local(ear.listen());
+pub(super) async fn supervise<F: Future<Output = ()>>(driver: Option<Driver>, main: impl FnOnce() -> F) {
+    if let Some(driver) = driver {
         spawn_local(driver.drive());
-        keep_awake();
     }
     {
         let mut entry = Entry::new();
@@ -182,7 +183,7 @@ pub(super) async fn supervise<F: Future<Output = ()>>(served: Option<(Ear, Drive
     while SHARD.with(|shard| shard.live.get()) > 0 {
         yield_now().await;
     }
-    SHARD.with(|shard| shard.ring.take());
+    SHARD.with(|shard| (shard.ring.take(), shard.timers.take()));
     if let Some(payload) = SHARD.with(|shard| shard.panic.take()) {
         resume_unwind(payload);
     }

@@ -1,34 +1,25 @@
-//! How the tasks of a glommio shard are woken: by their own thread at once, by anything else through a pair of sockets.
+//! How the tasks of a glommio shard are woken: by their own thread at once, by another through an eventfd.
 //!
 //! Owned by: the shard's thread reads its [`Ear`]; wakers travel to any thread. Bound: one entry per living task waits in
 //! a bell's line, however often it is woken. Not here: tokio's wakers, which serve the epoll shards as they are.
 //!
-//! glommio 0.9 parks over tasks that are ready: `run_task_queues` gives up before the first of them when an entry waits in
-//! its latency ring, and says that nothing ran; the entry wakes nobody, and the executor sleeps until the next I/O (fixed
-//! upstream after 0.9, glommio/glommio#53). The entries are the eventfd of a wake from another thread and the preemption timer.
-//! So other threads never use glommio's wakers: they put the task in line and write a byte, which is I/O like any other. And
-//! preemption is set to never happen; instead a task that wakes itself, to let others have their turn, takes the same way,
-//! so that the ring is looked at before it runs again.
+//! Other threads never use glommio's own wakers, which end the sleep of glommio; a shard sleeps in its ring ([`super::driver`]).
 
-use std::future::poll_fn;
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
-use std::pin::Pin;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::task::{Wake, Waker};
 
-use futures_lite::AsyncRead;
-
-use super::{stream, tasks};
+use super::tasks;
 
 /// The way of other threads to the tasks of one shard.
 pub(super) struct Bell {
     line: Sender<Arc<TaskWaker>>,
-    socket: UnixStream,
-    /// A byte is on its way, so that another is not needed.
+    eventfd: File,
+    /// The shard has not heard it yet, so that it need not be rung again.
     rung: AtomicBool,
 }
 
@@ -36,7 +27,6 @@ pub(super) struct Bell {
 pub(super) struct Ear {
     bell: Arc<Bell>,
     line: Receiver<Arc<TaskWaker>>,
-    socket: UnixStream,
 }
 
 /// Wakes the task that has a slot of a shard. A slot that another task has meanwhile is woken for nothing, as futures allow.
@@ -54,8 +44,8 @@ impl Bell {
 
     fn ring(&self) {
         if !self.rung.swap(true, Ordering::AcqRel) {
-            // Refused when the shard has ended, and there is nobody to wake then.
-            let _ = (&self.socket).write(&[1]);
+            // Its count, which nobody reads, has no room after 2^64 of these only.
+            let _ = (&self.eventfd).write(&1_u64.to_ne_bytes());
         }
     }
 }
@@ -80,13 +70,18 @@ impl Ear {
     ///
     /// # Errors
     /// No descriptors are left.
+    #[allow(unsafe_code)]
     pub fn new() -> io::Result<Ear> {
-        let (near, far) = UnixStream::pair()?;
-        near.set_nonblocking(true)?;
-        far.set_nonblocking(true)?;
+        // SAFETY: eventfd takes numbers; what it makes is ours.
+        let eventfd = unsafe {
+            match libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) {
+                -1 => return Err(io::Error::last_os_error()),
+                descriptor => OwnedFd::from_raw_fd(descriptor),
+            }
+        };
         let (sender, line) = channel();
-        let bell = Arc::new(Bell { line: sender, socket: far, rung: AtomicBool::new(false) });
-        Ok(Ear { bell, line, socket: near })
+        let bell = Arc::new(Bell { line: sender, eventfd: eventfd.into(), rung: AtomicBool::new(false) });
+        Ok(Ear { bell, line })
     }
 
     /// The bell that this ear hears.
@@ -94,19 +89,18 @@ impl Ear {
         self.bell.clone()
     }
 
-    /// Wakes who was put in line, for as long as the shard lives.
-    pub async fn listen(self) {
-        let mut socket = stream::adopt(OwnedFd::from(self.socket));
-        loop {
-            // One byte at most is on its way; room for more tells glommio to ask the ring at once instead of reading again.
-            let read = poll_fn(|context| Pin::new(&mut socket).poll_read(context, &mut [0; 8])).await;
-            assert!(read.is_ok_and(|length| length > 0), "the bell, whose other end this task holds, is never closed");
-            // Before the line is read: who joins it later rings again.
-            self.bell.rung.swap(false, Ordering::AcqRel);
-            while let Ok(task) = self.line.try_recv() {
-                task.in_line.swap(false, Ordering::AcqRel);
-                tasks::wake_here(&self.bell, task.slot);
-            }
+    /// Becomes readable each time the bell is rung, and stays so: what counts is the edge.
+    pub fn eventfd(&self) -> BorrowedFd<'_> {
+        self.bell.eventfd.as_fd()
+    }
+
+    /// Wakes who was put in line; to be called after the bell was rung.
+    pub fn wake_the_line(&self) {
+        // Before the line is read: who joins it later rings again.
+        self.bell.rung.swap(false, Ordering::AcqRel);
+        while let Ok(task) = self.line.try_recv() {
+            task.in_line.swap(false, Ordering::AcqRel);
+            tasks::wake_here(&self.bell, task.slot);
         }
     }
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_lite::future::or;
+use tracing::Instrument as _;
 
 use crate::api::{self, ApiError};
 use crate::base::{ConnId, EngineSid, ShardId, Token};
@@ -29,6 +30,7 @@ use super::contained::{contained, contained_future};
 use super::encoding::encode;
 use super::host::ShardHost;
 use super::inbox::Envelope;
+use super::names;
 use super::polling::{Journey, Session};
 use super::slots::Entry;
 
@@ -187,13 +189,17 @@ impl Task {
     async fn request(&mut self, request: &Request) {
         let address = self.with(|entry| entry.conn.address());
         let host = ShardHost(self.shard.clone());
-        let answered = Box::pin(async {
+        let name = names::name(request, &mut self.shard.random.borrow_mut());
+        let span = names::span(&name);
+        let answered = async {
             let mut response = api::handle(&host, request, address).await;
             encode(&host.0, request, &mut response).await;
             response
-        });
+        };
+        let answered = Box::pin(answered.instrument(span.clone()));
         let response =
             self.meanwhile(contained_future(answered)).await.unwrap_or_else(|| ApiError::Internal.response());
+        let response = span.in_scope(|| names::mark(name, request, response));
         let now = self.shard.now();
         self.with(|entry| entry.conn.respond(now, response));
     }

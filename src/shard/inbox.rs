@@ -48,6 +48,8 @@ pub enum Envelope {
     Forget { user: UserId, reply: oneshot::Sender<()> },
     /// Memory is short: give up what can be read again.
     Shrink { reply: oneshot::Sender<()> },
+    /// Answer, to show that this shard serves and is not stuck.
+    Ping { reply: oneshot::Sender<()> },
     /// This shard's share of the counts.
     Count { reply: oneshot::Sender<Live> },
     /// Accept nothing more, and close all connections.
@@ -176,6 +178,7 @@ impl Shard {
                 self.scratch.shrink();
                 let _ = reply.send(());
             }
+            Envelope::Ping { reply } => drop(reply.send(())),
             Envelope::Count { reply } => drop(reply.send(self.count())),
             Envelope::Drain { reply } => spawn_local(drain::run(self.clone(), reply)),
             Envelope::Stop { .. } => unreachable!("handled by the loop"),

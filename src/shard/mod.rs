@@ -34,6 +34,7 @@ mod encoding;
 mod flights;
 mod host;
 mod inbox;
+mod names;
 mod polling;
 mod slots;
 mod store;
@@ -119,7 +120,7 @@ pub(crate) struct Shard {
     stopped: Notify,
 }
 
-/// Runs a shard until it is told to stop.
+/// Runs a shard until it is told to stop. Ends at once, and so closes its inbox, if it cannot listen.
 pub async fn run(start: Start) {
     let mut random = Random::from_entropy(start.seed);
     let settings = start.settings;
@@ -154,7 +155,7 @@ pub async fn run(start: Start) {
     spawn_local(sweep::run(shard.clone()));
     match Listener::new(start.listener) {
         Ok(listener) => spawn_local(accept::run(shard.clone(), listener)),
-        Err(error) => tracing::error!(%error, "shard cannot listen"),
+        Err(error) => return tracing::error!(%error, "shard cannot listen"),
     }
     inbox::run(shard, start.inbox).await;
 }

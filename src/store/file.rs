@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, Error, ErrorCode};
+use rusqlite::{Connection, Error, ErrorCode, OpenFlags};
 
 use super::OpenError;
 
@@ -62,6 +62,42 @@ fn lock(folder: &Path) -> Result<File, OpenError> {
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: folder.to_owned() }),
         Err(TryLockError::Error(error)) => Err(not_writable(error)),
     }
+}
+
+/// The version of the file's schema, without changing anything; `None`: there is no file.
+///
+/// # Errors
+/// See [`OpenError`].
+pub(super) fn inspect(spec: &Spec<'_>) -> Result<Option<u32>, OpenError> {
+    let folder = spec.folder;
+    if let Some(reason) = folder_problem(folder) {
+        return Err(OpenError::NotWritable { path: folder.to_owned(), reason });
+    }
+    let path = folder.join(spec.name);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let _lock = lock(folder)?;
+    let look = || -> Result<u32, Problem> {
+        let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        let version = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        if version > known(spec) { Err(Problem::Newer(version)) } else { Ok(version) }
+    };
+    look().map(Some).map_err(|problem| problem.explain(path, spec))
+}
+
+/// Why nothing can be stored in `folder`, or where it would be made.
+pub(super) fn folder_problem(folder: &Path) -> Option<String> {
+    let is_there = |folder: &&Path| folder.as_os_str().is_empty() || folder.symlink_metadata().is_ok();
+    let existing = folder.ancestors().find(is_there).filter(|path| !path.as_os_str().is_empty());
+    let existing = existing.unwrap_or(Path::new("."));
+    let trial = existing.join(format!(".duet-trial-{}", std::process::id()));
+    if let Err(error) = File::options().create_new(true).write(true).open(&trial) {
+        return Some(format!("{} cannot be written: {error}", existing.display()));
+    }
+    // Who could make it can take it away.
+    let _ = std::fs::remove_file(trial);
+    None
 }
 
 /// What can go wrong with the file itself.

@@ -9,7 +9,7 @@ pub mod postgres;
 pub mod sqlite;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -64,6 +64,33 @@ pub fn open(settings: &Settings, now: Now) -> Result<Handle, OpenError> {
         Settings::Sqlite(settings) => sqlite::open(settings, now),
         Settings::Postgres(settings) => postgres::open(settings, now),
     }
+}
+
+/// What there is to open, seen without changing it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Condition {
+    /// Where, in words without secrets.
+    pub at: String,
+    /// Migrations that have run; 0: there is nothing yet.
+    pub schema: u32,
+    /// Migrations that this binary knows.
+    pub known: u32,
+}
+
+/// Looks at the store as [`open`] would, but makes and migrates nothing.
+///
+/// # Errors
+/// What would keep it from opening, a server that runs on it included.
+pub fn inspect(settings: &Settings) -> Result<Condition, OpenError> {
+    match settings {
+        Settings::Sqlite(settings) => sqlite::inspect(settings),
+        Settings::Postgres(settings) => postgres::inspect(settings),
+    }
+}
+
+/// Why nothing can be stored in `folder`, if so. What is missing of it is not made: then the folder around it counts.
+pub fn folder_problem(folder: &Path) -> Option<String> {
+    file::folder_problem(folder)
 }
 
 impl Handle {

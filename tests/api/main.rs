@@ -120,6 +120,7 @@ fn production_goes_to_https() {
     let secure = [("host", "api.example"), ("x-forwarded-proto", "https")];
     assert_eq!(server.send(Method::Get, "/health", &secure, "").status(), 200);
     assert_eq!(self::server().send(Method::Get, "/health", &plain, "").status(), 200);
+    assert_eq!(server.send(Method::Get, "/ready", &plain, "").status(), 200, "a probe comes by plain HTTP");
 }
 
 #[test]

@@ -35,7 +35,7 @@ describe("memory", { concurrency: 2 }, () => {
   });
 
   it("within its limit it says nothing", { timeout: 60_000 }, async () => {
-    const server = await Server.start({ "memory-limit-mib": 4_000, "memory-seconds": 1, log: "debug" });
+    const server = await Server.start({ "memory-limit-mib": 4_000, "connections-max": 100, "memory-seconds": 1, log: "debug" });
     try {
       await eventually("it reads its memory", () => /DEBUG .*\[MemoryManager\] 🟢 OK: \d+\.\d\d MB \/ 4000\.00 MB/u.test(server.log));
       assert.doesNotMatch(server.log, /WARN|ERROR/);

@@ -56,11 +56,11 @@ function commandLine(args, { seccomp, binary = BIN, inside = [] }) {
   return [program, words];
 }
 
-/** Only what the server may need: no setting of the surrounding shell leaks into it. */
-function environment(database) {
+/** Only what the server may need, and what a test adds: no setting of the surrounding shell leaks into it. */
+function environment(database, added = {}) {
   const kept = ["PATH", "HOME", "TMPDIR", "RUST_BACKTRACE", "LD_LIBRARY_PATH"];
   const passed = Object.fromEntries(kept.filter((name) => name in process.env).map((name) => [name, process.env[name]]));
-  return database ? { ...passed, DATABASE_URL: database } : passed;
+  return { ...passed, ...(database && { DATABASE_URL: database }), ...added };
 }
 
 /** Runs one statement on the Postgres under test and gives what it printed. */
@@ -77,10 +77,10 @@ export function freshDatabase(url = DATABASE_URL) {
 }
 
 /** Runs the binary to its end: `{code, stdout, stderr}`. Killed after `ms`, then `code` is null. */
-export function run(args, { ms = START_MS, database, ...where } = {}) {
+export function run(args, { ms = START_MS, database, env, ...where } = {}) {
   const [program, words] = commandLine(args, where);
   return new Promise((resolve, reject) => {
-    const child = spawn(program, words, { stdio: ["ignore", "pipe", "pipe"], env: environment(database) });
+    const child = spawn(program, words, { stdio: ["ignore", "pipe", "pipe"], env: environment(database, env) });
     running.add(child);
     const out = { stdout: "", stderr: "" };
     for (const stream of ["stdout", "stderr"]) child[stream].setEncoding("utf8").on("data", (text) => (out[stream] += text));
@@ -114,8 +114,8 @@ export function temporaryFolder() {
 
 export class Server {
   /** Starts a server and waits until it answers. `flags` override the defaults of the configuration. */
-  static async start(flags = {}, { seccomp = SECCOMP, binary = BIN, database = DATABASE_URL && freshDatabase(), inside } = {}) {
-    const server = new Server(flags, { seccomp, binary, inside }, database);
+  static async start(flags = {}, { seccomp = SECCOMP, binary = BIN, database = DATABASE_URL && freshDatabase(), inside, env } = {}) {
+    const server = new Server(flags, { seccomp, binary, inside, env }, database);
     server.port = flags.port ?? (await freePort());
     await server.launch();
     return server;
@@ -135,7 +135,7 @@ export class Server {
     if (!existsSync(binary)) throw new Error(`there is no server to test at ${binary}: cargo build --release first`);
     const [program, args] = commandLine(argumentsOf({ ...this.flags, port: this.port }), this.where);
     this.logAtLaunch = this.log.length;
-    this.child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"], env: environment(this.database) });
+    this.child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"], env: environment(this.database, this.where.env) });
     running.add(this.child);
     const note = (text) => {
       const cut = Math.max(0, this.log.length + text.length - LOG_CHARS_MAX);
@@ -238,7 +238,9 @@ function plain(text) {
 
 function answers(url) {
   return new Promise((resolve) => {
-    const request = http.get(`${url}/health`, { agent: false, timeout: 2_000 }, (response) => {
+    // As a proxy asks: production sends others to HTTPS.
+    const headers = { "x-forwarded-proto": "https" };
+    const request = http.get(`${url}/health`, { agent: false, timeout: 2_000, headers }, (response) => {
       response.resume();
       resolve(response.statusCode === 200);
     });

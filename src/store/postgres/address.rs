@@ -84,6 +84,11 @@ impl Address {
         }
         Ok(Self { config, verify, roots })
     }
+
+    /// The password, to be judged and not to be shown.
+    pub fn password(&self) -> Option<&[u8]> {
+        self.config.get_password()
+    }
 }
 
 /// Host, port, database and user.

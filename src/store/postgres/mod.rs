@@ -33,7 +33,7 @@ pub use self::address::Address;
 use self::backlog::Backlog;
 use self::pool::{Pool, Role};
 use super::journal;
-use super::{Handle, Now, OpenError};
+use super::{Condition, Handle, Now, OpenError};
 use crate::base::Random;
 use crate::base::limits::STORE_QUEUE_MAX;
 use crate::link::{self, Incoming};
@@ -88,6 +88,21 @@ pub(super) fn open(settings: &Settings, now: Now) -> Result<Handle, OpenError> {
     // The thread tells, or a panic there aborts the process.
     opens.recv().unwrap_or_else(|_| Err(unusable("the store's thread has stopped".to_owned())))?;
     Ok(Handle { link, threads: [Some(thread), journal_thread].into_iter().flatten().collect() })
+}
+
+/// Connects and reads the schema's version, and changes nothing.
+pub(super) fn inspect(settings: &Settings) -> Result<Condition, OpenError> {
+    let at = settings.address.to_string();
+    let unusable = |reason: String| OpenError::Unusable { at: at.clone(), reason };
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| unusable(error.to_string()))?;
+    let look = async {
+        let tls = tls::connector(&settings.address).map_err(unusable)?;
+        let opened = pool::open(settings, tls).await;
+        let opened = opened.map_err(|reason| OpenError::Unreachable { at: at.clone(), reason })?;
+        schema::inspect(opened.connection(), &at).await
+    };
+    let (schema, known) = LocalSet::new().block_on(&runtime, look)?;
+    Ok(Condition { at, schema, known })
 }
 
 /// Tells by `opened` whether it serves; if it does, serves until the link is closed and drained.

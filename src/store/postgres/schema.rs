@@ -21,6 +21,27 @@ fn known() -> u32 {
     MIGRATIONS.len() as u32
 }
 
+/// How many migrations have run, and how many are known. Changes nothing.
+pub(super) async fn inspect(connection: &Connection, at: &str) -> std::result::Result<(u32, u32), OpenError> {
+    let unusable = |error: Error| OpenError::Unusable { at: at.to_owned(), reason: error.to_string() };
+    let found = version(connection).await.map_err(unusable)?;
+    if found > known() {
+        return Err(OpenError::NewerDatabase { at: at.to_owned(), found, known: known() });
+    }
+    Ok((found, known()))
+}
+
+async fn version(connection: &Connection) -> Result<u32> {
+    let unreadable = Error::Refused("the schema's version cannot be read");
+    let there = "SELECT to_regclass('schema_migrations') IS NOT NULL";
+    let Some(row) = connection.row(there, &[]).await? else { return Err(unreadable) };
+    if !row.try_get::<_, bool>(0)? {
+        return Ok(0);
+    }
+    let row = connection.row("SELECT coalesce(max(version), 0) FROM schema_migrations", &[]).await?;
+    Ok(u32::try_from(row.ok_or(unreadable)?.try_get::<_, i32>(0)?).unwrap_or_default())
+}
+
 /// Brings the schema up to date. Waits for whoever is doing the same.
 pub(super) async fn migrate(connection: &Connection, at: &str) -> std::result::Result<(), OpenError> {
     match connection.transaction(async || advance(connection).await).await {
@@ -39,9 +60,7 @@ async fn advance(connection: &Connection) -> Result<Option<u32>> {
              version integer PRIMARY KEY,
              applied_at timestamptz NOT NULL DEFAULT now())";
     connection.run(table).await?;
-    let row = connection.row("SELECT coalesce(max(version), 0) FROM schema_migrations", &[]).await?;
-    let row = row.ok_or(Error::Refused("the schema's version cannot be read"))?;
-    let version = u32::try_from(row.try_get::<_, i32>(0)?).unwrap_or_default();
+    let version = version(connection).await?;
     if version > known() {
         return Ok(Some(version));
     }

@@ -16,7 +16,7 @@ mod sessions;
 use std::io;
 use std::path::PathBuf;
 
-use super::{Handle, Now, OpenError};
+use super::{Condition, Handle, Now, OpenError};
 use crate::base::limits::STORE_QUEUE_MAX;
 use crate::link;
 
@@ -51,4 +51,10 @@ pub(super) fn open(settings: &Settings, now: Now) -> Result<Handle, OpenError> {
     let thread = link::spawn("store", move || serve::run(store, incoming, batch_len_max, &now));
     let failed = |error: io::Error| OpenError::Other { path: settings.folder.clone(), reason: error.to_string() };
     Ok(Handle { link, threads: vec![thread.map_err(failed)?] })
+}
+
+/// Looks at the file and its schema without changing them.
+pub(super) fn inspect(settings: &Settings) -> Result<Condition, OpenError> {
+    let (schema, known) = schema::inspect(settings)?;
+    Ok(Condition { at: settings.folder.display().to_string(), schema, known })
 }

@@ -13,6 +13,15 @@ pub(super) const MIGRATIONS: [&str; 3] = [
 
 /// Opens the database in the folder of `settings`, making it if need be.
 pub(super) fn open(settings: &Settings) -> Result<StoreFile, OpenError> {
+    file::open(&spec(settings))
+}
+
+/// How many migrations have run on what is there, and how many are known.
+pub(super) fn inspect(settings: &Settings) -> Result<(u32, u32), OpenError> {
+    Ok((file::inspect(&spec(settings))?.unwrap_or_default(), MIGRATIONS.len() as u32))
+}
+
+fn spec(settings: &Settings) -> Spec<'_> {
     let (folder, cache_kib) = (settings.folder.as_path(), settings.cache_kib);
-    file::open(&Spec { folder, name: "duet.db", migrations: &MIGRATIONS, cache_kib })
+    Spec { folder, name: "duet.db", migrations: &MIGRATIONS, cache_kib }
 }
