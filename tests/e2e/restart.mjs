@@ -1,7 +1,8 @@
 // A rolling restart under load: connected users, of whom some are in calls and talk all the time; the server ends, by SIGTERM
 // or kill -9, and another starts on its data; everybody comes back by himself, as the official client does.
 //
-// Usage: node restart.mjs [--users 2000] [--calls 300] [--how sigterm|kill] [--runtime R] [--shards N]
+// Usage: node restart.mjs [--users 2000] [--calls 300] [--how sigterm|kill] [--socket own|held] [--runtime R] [--shards N]
+// With `--socket held` a service manager holds the port, so that who comes back in between waits in the kernel.
 // Prints the calls that are lost (they do not go on in the same room, both ways), the messages that the other one never
 // heard or that the history has not, the time until all are back, and how long a client was away. Exits 1 if a call is lost
 // or stored otherwise than once for both, after SIGTERM also if the history lacks a message that its author heard.
@@ -11,7 +12,8 @@ import assert from "node:assert/strict";
 import { enterRoom, hangUp, joinQueue, lasting, ring } from "./cast.mjs";
 import { Client } from "./client.mjs";
 import { each } from "./lean.mjs";
-import { RUNTIME, SHARDS, Server, pause } from "./server.mjs";
+import { RUNTIME, SHARDS, Server, UNLIMITED, pause } from "./server.mjs";
+import { Service, ends } from "./service.mjs";
 import { Worker, isWorker, serve } from "./worker.mjs";
 
 const PROCESSES = 2;
@@ -135,11 +137,25 @@ function percentile(values, share) {
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))];
 }
 
+/** The server, started: its `url` and `tail`, how to `end` its process and to `launch` the next. */
+async function start({ runtime, shards, socket }) {
+  if (socket === "own") {
+    const server = await Server.start({ runtime, shards });
+    const [end, launch] = [(signal) => server.stop(signal), () => server.launch()];
+    return { url: server.url, tail: () => server.tail(30), end, launch, dispose() {} };
+  }
+  const endings = [];
+  const service = await Service.make({ after: (ending) => endings.push(ending) }, { flags: { runtime, shards, ...UNLIMITED } });
+  await service.start();
+  const end = (signal) => service.does(`kill ${signal}`, ends);
+  return { url: service.url, tail: () => service.tail(), end, launch: () => service.start(), dispose: () => endings.forEach((ending) => ending()) };
+}
+
 async function main(options) {
   const watchdog = setTimeout(() => fail(`not finished in ${LIMIT_MS} ms`), LIMIT_MS);
-  const server = await Server.start({ runtime: options.runtime, shards: options.shards });
+  const server = await start(options);
   const fail = (why) => {
-    console.error(`restart: ${why}\n--- the server's log ends\n${server.tail(30)}`);
+    console.error(`restart: ${why}\n--- the server's log ends\n${server.tail()}`);
     process.exit(1);
   };
   const crowds = Array.from({ length: PROCESSES }, () => new Worker(import.meta.url, "crowd", fail));
@@ -153,7 +169,8 @@ async function main(options) {
   await all("watch");
 
   const from = Date.now();
-  const end = await server.stop(options.how === "kill" ? "SIGKILL" : "SIGTERM");
+  await server.end(options.how === "kill" ? "SIGKILL" : "SIGTERM");
+  const ended = Date.now() - from;
   await server.launch();
   const served = Date.now() - from;
   const backs = await all("awaitBack");
@@ -163,15 +180,16 @@ async function main(options) {
   const lost = sum(await all("signal"));
   const counts = (await all("verify")).reduce((one, other) => Object.fromEntries(Object.keys(one).map((key) => [key, one[key] + other[key]])));
   crowds.forEach((crowd) => crowd.end());
-  await server.stop();
+  await server.end("SIGTERM");
+  server.dispose();
   clearTimeout(watchdog);
 
   const report = (what, value) => console.log(`${what.padEnd(58)} ${value}`);
-  report("how, runtime, shards, users, calls", `${options.how}, ${options.runtime}, ${options.shards}, ${options.users}, ${options.calls}`);
+  report("how, socket, runtime, shards, users, calls", `${options.how}, ${options.socket}, ${options.runtime}, ${options.shards}, ${options.users}, ${options.calls}`);
   report("calls lost; stored otherwise than once for both", `${lost}; ${counts.wrong}`);
   report("lines said; never heard by the other; never by the author", `${counts.said}; ${counts.unheard}; ${counts.unechoed}`);
   report("lines that their author heard and the history lacks", counts.unstored);
-  report("process ended, next one serves, ms", `${end.ms}, ${served}`);
+  report("process ended, next one serves, ms", `${ended}, ${served}`);
   report("all back after, ms; who did not come back", `${Math.max(...backs.map(({ last }) => last)) - from}; ${missing}`);
   report("a client is away, p50, p99, max, ms", [0.5, 0.99, 1].map((part) => percentile(away, part)).join(", "));
   const isLossy = options.how === "sigterm" && counts.unstored > 0;
@@ -180,13 +198,14 @@ async function main(options) {
 }
 
 function parseArguments(words) {
-  const options = { users: 2000, calls: 300, how: "sigterm", runtime: RUNTIME, shards: SHARDS };
+  const options = { users: 2000, calls: 300, how: "sigterm", socket: "own", runtime: RUNTIME, shards: SHARDS };
   for (let i = 0; i < words.length; i += 2) {
     const name = words[i].slice(2);
     assert.ok(name in options && words[i + 1] !== undefined, `usage: node restart.mjs [--${Object.keys(options).join(" X] [--")} X]`);
     options[name] = typeof options[name] === "number" ? Number(words[i + 1]) : words[i + 1];
   }
   assert.ok(["sigterm", "kill"].includes(options.how), "--how is sigterm or kill");
+  assert.ok(["own", "held"].includes(options.socket), "--socket is own or held");
   assert.ok(options.users % PROCESSES === 0 && options.calls % PROCESSES === 0, "--users and --calls are even");
   assert.ok(options.users >= 2 * options.calls, "two users for each call");
   return options;
