@@ -1,7 +1,9 @@
 //! Start in order, wait for a signal, stop in reverse.
 //!
-//! Start: settings, runtime, store, hashing pool, listeners, shards. Stop: no new connections and all calls ended and
+//! Start: settings, runtime, listeners, store, hashing pool, shards. Stop: no new connections and all calls ended and
 //! stored, connections closed, shards ended, pool and store drained. Each failure to start is one line.
+
+mod metrics;
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -27,6 +29,8 @@ use crate::telemetry::manager::Level;
 use crate::telemetry::memory::Memory;
 use crate::{hashing, store};
 
+use metrics::Facts;
+
 /// Runs the server until a signal stops it.
 ///
 /// # Errors
@@ -49,6 +53,7 @@ pub fn run(config: &Config) -> Result<(), String> {
     let address = SocketAddr::new(config.host, config.port);
     let listeners = bind_all(address, usize::from(shards)).map_err(|error| cannot_listen(address, &error))?;
     let bound = listeners[0].local_addr().map_err(|error| cannot_listen(address, &error))?;
+    let metrics = metrics::listen(config.metrics, bound)?;
     let store = open_store().map_err(|error| error.to_string())?;
     let pool = hashing::start(&config.hashing_settings(cpus.len())).map_err(|error| error.to_string())?;
     let links = Links { store: store.link(), hasher: pool.hasher() };
@@ -76,16 +81,26 @@ pub fn run(config: &Config) -> Result<(), String> {
         let thread = spawn_shard(probe.kind, format!("shard-{index}"), cpu, move || shard::run(start));
         threads.push(thread.map_err(|error| format!("shard {index} cannot start: {error}"))?);
     }
-    announce(config, bound, &probe, shards, descriptors);
+    let facts = Facts::new(config, &probe, descriptors, clock);
+    let metrics =
+        metrics.map(|listener| listener.serve(facts, senders.clone(), store.link(), (open, refusing.clone())));
+    announce(config, bound, metrics.as_ref().map(metrics::Server::address), &probe, shards, descriptors);
     let memory = watch_memory(&senders, config.memory_limit(), Duration::from_secs(config.memory_seconds), &refusing);
-    wait_and_stop(&senders, threads, Duration::from_secs(config.stop_seconds), memory)?;
+    wait_and_stop(&senders, threads, Duration::from_secs(config.stop_seconds), memory, metrics)?;
     pool.stop();
     store.stop();
     tracing::info!("stopped");
     Ok(())
 }
 
-fn announce(config: &Config, bound: SocketAddr, probe: &Probe, shards: u16, descriptors: u64) {
+fn announce(
+    config: &Config,
+    bound: SocketAddr,
+    metrics: Option<SocketAddr>,
+    probe: &Probe,
+    shards: u16,
+    descriptors: u64,
+) {
     let host = match bound.ip() {
         ip if ip.is_unspecified() => "localhost".to_owned(),
         IpAddr::V6(ip) => format!("[{ip}]"),
@@ -102,6 +117,8 @@ fn announce(config: &Config, bound: SocketAddr, probe: &Probe, shards: u16, desc
     let _ = writeln!(text, "  runtime  {} ({})", probe.kind, probe.reason);
     let _ = writeln!(text, "  shards   {shards}");
     let _ = writeln!(text, "  store    {}", config.store_description());
+    let metrics = metrics.map_or("off".to_owned(), |at| format!("http://{at}/metrics"));
+    let _ = writeln!(text, "  metrics  {metrics}");
     let _ = writeln!(text, "  limits   {} connections, {descriptors} file descriptors", config.connections_max);
     // A closed standard output is no reason not to serve.
     let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
@@ -143,11 +160,16 @@ fn wait_and_stop(
     threads: Vec<JoinHandle<()>>,
     stop_within: Duration,
     meanwhile: impl Future<Output = ()>,
+    metrics: Option<metrics::Server>,
 ) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("signals cannot be waited for: {error}"))?;
     runtime.block_on(async {
         let listen = |kind| signal(kind).map_err(|error| format!("signals cannot be waited for: {error}"));
+        if let Some(server) = metrics {
+            // Until the last shard has stopped: how a stop goes is worth seeing, too.
+            tokio::spawn(server.run());
+        }
         let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
         tokio::select! {
             _ = interrupt.recv() => tracing::info!("stopping: interrupted"),

@@ -7,7 +7,7 @@ mod flags;
 mod reader;
 
 use std::ffi::OsString;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use clap::{Arg, Command};
 use ipnet::IpNet;
 
 use self::flags::{COMMAND, FLAGS, Flag, MIGRATE, REDIS_URL, TURN_SECRET};
-use self::reader::{Reader, count, filter, is_origin, limit, network, origin, parsed, path, scheme, switch};
+use self::reader::{Reader, count, filter, is_origin, limit, metrics, network, origin, parsed, path, scheme, switch};
 use crate::api::demo::Demo;
 use crate::api::settings::TURN_TTL_S;
 use crate::api::{Limits, TurnSettings};
@@ -113,7 +113,18 @@ pub struct Config {
     pub store_cache_kib: u32,
     /// A filter of `tracing_subscriber`.
     pub log: String,
+    pub metrics: MetricsAddress,
     pub stop_seconds: u64,
+}
+
+/// Where metrics are served.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum MetricsAddress {
+    Off,
+    /// On loopback, at a port that follows from the server's own.
+    #[default]
+    Auto,
+    At(SocketAddr),
 }
 
 /// Why there is no configuration: what to print, and with which code to end.
@@ -358,9 +369,16 @@ fn read(reader: &mut Reader) -> Config {
         store_queue: reader.number("store-queue", 1..=1_000_000),
         store_cache_kib: reader.number("store-cache-kib", 64..=64 * 1024 * 1024),
         log: reader.one("log", "must be a level or a filter", filter).unwrap_or_default(),
+        metrics: reader.one("metrics", "must be auto, off or address:port", metrics).unwrap_or_default(),
         stop_seconds: reader.number("stop-seconds", 0..=3_600),
     };
     refuse_unsupported(reader);
+    refuse_half_of_turn(reader, &config);
+    config
+}
+
+/// TURN servers and the secret shared with them come together.
+fn refuse_half_of_turn(reader: &mut Reader, config: &Config) {
     match (reader.text("turn-urls").is_empty(), config.turn_secret.is_empty()) {
         (true, false) => {
             reader.errors.push("--turn-secret (TURN_SECRET) is set, but --turn-urls (TURN_URLS) is not".into())
@@ -368,7 +386,6 @@ fn read(reader: &mut Reader) -> Config {
         (false, true) => reader.errors.push("--turn-urls (TURN_URLS) needs --turn-secret (TURN_SECRET)".into()),
         _ => {}
     }
-    config
 }
 
 /// Names what another server may have been given and this one cannot use. Its value may hold a password: not shown.
@@ -448,6 +465,7 @@ mod tests {
             "--log=info,duet::store=debug",
             "--database-url=postgres://ann:north@db.example/duet",
             "--database-pool-max=7",
+            "--metrics=[::1]:9464",
         ]) else {
             panic!("all good")
         };
@@ -458,6 +476,7 @@ mod tests {
         assert_eq!(config.allowed_origins, ["https://a.example", "capacitor://localhost"]);
         let proxies: Vec<_> = config.trusted_proxies.iter().map(ToString::to_string).collect();
         assert_eq!(proxies, ["10.0.0.0/8", "192.0.2.7/32", "::1/128"]);
+        assert_eq!(config.metrics, MetricsAddress::At("[::1]:9464".parse().unwrap()));
         assert_eq!((config.paywall, config.limits.api.max, config.turn_urls.len()), (true, 0, 2));
     }
 
@@ -477,11 +496,12 @@ mod tests {
             "--event-burst=-1",
             "--http-compression-level=10",
             "--log=info,=,",
+            "--metrics=9464",
             "--database-url=postgres://user:s3cret@host:port/db",
         ]);
         assert_eq!(lines[0], "duet: --host (HOST) is \"here\": must be an IP address");
         assert_eq!(lines[1], "duet: --port (PORT) is \"70000\": must be a number from 0 to 65535");
-        assert_eq!(lines.len(), 16, "{lines:#?}");
+        assert_eq!(lines.len(), 17, "{lines:#?}");
         assert!(
             lines.iter().any(|line| line.starts_with("duet: --database-url (DATABASE_URL): must be")),
             "{lines:#?}"

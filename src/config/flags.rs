@@ -4,7 +4,7 @@
 
 /// Every flag, in the order of `--help`. Bounds stand where they are read.
 #[rustfmt::skip]
-pub(super) const FLAGS: [Flag; 53] = [
+pub(super) const FLAGS: [Flag; 54] = [
     flag("port", "PORT", "3001", "TCP port; 0 lets the system choose one"),
     flag("host", "HOST", "0.0.0.0", "Address to listen on; :: is all addresses, IPv4 and IPv6"),
     flag("public-url", "API_BASE", "", "Where browsers reach this server, such as https://api.example.org"),
@@ -56,6 +56,7 @@ pub(super) const FLAGS: [Flag; 53] = [
     flag("store-queue", "STORE_QUEUE", "16384", "Requests that may wait for the store"),
     flag("store-cache-kib", "STORE_CACHE_KIB", "32768", "Memory for pages of the database in the folder, KiB"),
     flag("log", "LOG_LEVEL", "info", "error, warn, info, debug, trace, or a filter such as info,duet::store=debug"),
+    flag("metrics", "METRICS_ADDRESS", "auto", "Where Prometheus finds /metrics, such as 127.0.0.1:9464; auto is 127.0.0.1 and the port 6463 above that of --port; off"),
     flag("stop-seconds", "STOP_SECONDS", "10", "Time that an orderly stop may take, seconds"),
     flag(REDIS_URL, "REDIS_URL", "", "Not supported yet: must not be set"),
 ];

@@ -9,6 +9,7 @@ use clap::ArgMatches;
 use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
+use super::MetricsAddress;
 use super::flags::{DATABASE_URL, FLAGS};
 use crate::store::postgres::Address;
 
@@ -99,6 +100,15 @@ pub(super) fn switch(text: &str) -> Option<bool> {
         "on" => Some(true),
         "off" => Some(false),
         _ => None,
+    }
+}
+
+/// An address with a port, or none, or one that is found.
+pub(super) fn metrics(text: &str) -> Option<MetricsAddress> {
+    match text {
+        "off" => Some(MetricsAddress::Off),
+        "auto" => Some(MetricsAddress::Auto),
+        address => parsed(address).map(MetricsAddress::At),
     }
 }
 

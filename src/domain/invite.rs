@@ -249,12 +249,7 @@ impl Domain {
         Some(user.incoming.remove(position))
     }
 
-    fn take_outgoing(
-        &mut self,
-        id: UserId,
-        end: InviteEnd,
-        which: impl Fn(&Outgoing) -> bool,
-    ) -> Option<Outgoing> {
+    fn take_outgoing(&mut self, id: UserId, end: InviteEnd, which: impl Fn(&Outgoing) -> bool) -> Option<Outgoing> {
         let user = self.users.get_mut(&id)?;
         let position = user.outgoing.iter().position(which)?;
         self.counts.invites_ended.add_one(end as usize);

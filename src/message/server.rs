@@ -114,6 +114,9 @@ impl ServerEvent {
         "rtc:ice",
     ];
 
+    /// [`ServerEvent::index`] of every [`ServerEvent::PresenceUpdate`].
+    pub const PRESENCE_UPDATE: usize = 3;
+
     /// The wire name.
     pub fn name(&self) -> &'static str {
         Self::NAMES[self.index()]
@@ -125,7 +128,7 @@ impl ServerEvent {
             Self::AuthSuccess => 0,
             Self::AuthFailed => 1,
             Self::AuthBanned => 2,
-            Self::PresenceUpdate { .. } => 3,
+            Self::PresenceUpdate { .. } => Self::PRESENCE_UPDATE,
             Self::QueueUpdate { .. } => 4,
             Self::CallNotify { .. } => 5,
             Self::WaitExtended => 6,

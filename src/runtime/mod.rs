@@ -28,7 +28,10 @@ mod wake;
 
 pub use cpus::usable_cpus;
 pub use listener::{Listener, bind, bind_all};
-pub use resources::{Heap, give_free_memory_back, give_large_blocks_back, give_way, heap, raise_descriptor_limit};
+pub use resources::{
+    Heap, Processor, give_free_memory_back, give_large_blocks_back, give_way, heap, processor_time,
+    raise_descriptor_limit,
+};
 pub use scratch::{Lease, SCRATCH_BYTES, SCRATCH_IDLE_MAX, Scratch};
 pub use stream::{Detached, Stream};
 pub use tasks::spawn_local;
