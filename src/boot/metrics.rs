@@ -323,3 +323,41 @@ fn store(standing: Option<Standing>, waiting: usize, page: &mut Page) {
     page.family("duet_journal_refused_writes", Kind::Gauge, "Writes in the journal that the database would not take.")
         .value(journal.refused as f64);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_millis(20);
+
+    #[tokio::test]
+    async fn a_shard_that_does_not_answer_in_time_is_told_as_it_was_before_and_holds_up_nobody() {
+        let (stuck, mut unread) = mpsc::channel(1);
+        let (lively, mut inbox) = mpsc::channel(1);
+        let shards = [stuck, lively];
+        tokio::spawn(async move {
+            while let Some(Envelope::Sample { reply }) = inbox.recv().await {
+                let _ = reply.send(Box::new(Sample::nothing()));
+            }
+        });
+        let mut last = [Some(Box::new(Sample::nothing())), None];
+        let before = std::ptr::from_ref(last[0].as_deref().unwrap());
+        assert_eq!(ask_shards(&shards, &mut last, LIMIT).await, [false, true]);
+        assert!(last[1].is_some());
+        assert!(std::ptr::eq(before, last[0].as_deref().unwrap()));
+        // Its inbox is full of the first question: it is not asked again.
+        assert_eq!(ask_shards(&shards, &mut last, LIMIT).await, [false, true]);
+        assert!(unread.recv().await.is_some() && unread.try_recv().is_err());
+    }
+
+    #[test]
+    fn the_port_follows_from_the_servers_and_makes_way() {
+        let listen = |port| listen(MetricsAddress::Auto, SocketAddr::from(([0, 0, 0, 0], port))).unwrap().unwrap();
+        let high = listen(u16::MAX);
+        assert!(high.address.ip().is_loopback() && high.address.port() != 0);
+        let follows = high.address.port().checked_sub(PORT_STEP).unwrap();
+        assert_ne!(listen(follows).address.port(), high.address.port());
+        let taken = super::listen(MetricsAddress::At(high.address), high.address).err().unwrap();
+        assert!(taken.contains("in use") && taken.contains("--metrics"), "{taken}");
+    }
+}

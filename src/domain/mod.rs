@@ -79,7 +79,7 @@ pub enum Input {
 }
 
 /// How much a [`Domain`] keeps.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Sizes {
     /// Users with something going on.
     pub users: usize,

@@ -382,6 +382,14 @@ mod tests {
     const ID: &str = "2f1f3c58-9d5b-4a3e-8f6a-0d1c2b3a4958";
 
     #[test]
+    fn a_signal_is_counted_under_its_own_name() {
+        for kind in [SignalKind::Offer, SignalKind::Answer, SignalKind::Ice] {
+            let event = ClientEvent::Signal { room: None, kind, payload: Bytes::new() };
+            assert_eq!(event.name(), kind.event());
+        }
+    }
+
+    #[test]
     fn signalling_payload_keeps_its_bytes() {
         let json = format!(r#"["rtc:offer",{{"roomId":"{ID}","offer":{{ "sdp" : "v=0\r\n","n":1.50 }}}}]"#);
         let Ok(ClientEvent::Signal { kind: SignalKind::Offer, payload, room }) = decode(&json) else { panic!() };

@@ -94,7 +94,9 @@ mod tests {
         let users: Vec<UserId> = (0..50).map(|_| UserId::draw(&mut random)).collect();
         let diff = |user| ServerEvent::QueueUpdate { user, available: true }.encode();
         for _ in 0..200 {
-            users.iter().for_each(|user| drop(entry.send_diff(NOW, *user, &diff(*user))));
+            for user in &users {
+                entry.send_diff(NOW, *user, &diff(*user));
+            }
         }
         assert!(entry.has_missed() && entry.conn.waiting_bytes() < DIFFS_BACKLOG_BYTES_MAX + 200);
         entry.catch_up(NOW, id, &directory);

@@ -66,3 +66,25 @@ impl Shard {
         }
     }
 }
+
+#[cfg(test)]
+impl Sample {
+    /// Of a shard on which nothing has happened.
+    pub fn nothing() -> Self {
+        Self {
+            shard: ShardId(0),
+            counters: Counters::default(),
+            counts: Counts::default(),
+            closed: BTreeMap::new(),
+            sizes: Sizes::default(),
+            authenticated: 0,
+            online: 0,
+            queued: 0,
+            profiles: CacheCounts::default(),
+            sessions: CacheCounts::default(),
+            shed: 0,
+            overflowing: 0,
+            processor: Duration::ZERO,
+        }
+    }
+}
