@@ -1,9 +1,13 @@
 // Prometheus metrics: numbers that move exactly as events do, in a form that its own tool passes, and nobody's name in them.
 
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
+import { execFile } from "node:child_process";
+import { readFileSync } from "node:fs";
 import net from "node:net";
+import { join } from "node:path";
 import { describe, it } from "node:test";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
 import { freshAddress, request } from "./client.mjs";
 import { LeanSocket, callBetween, guests } from "./lean.mjs";
 import { Scrape, metricsUrl } from "./metrics.mjs";
@@ -12,10 +16,22 @@ import { Server, eventually, freePort, run, temporaryFolder } from "./server.mjs
 
 const TIMEOUT = { timeout: 60_000 };
 const HELD_MAX = 256;
+/** Prometheus gives up after 10 s by default. */
+const SCRAPE_MS_MAX = 5_000;
 const PAIRS = 8;
 const ROUNDS = 40;
 const SIGNALS = 10;
+const SYSTEMD = fileURLToPath(new URL("../../systemd", import.meta.url));
+const NAMED = /\b(?:duet|process)_[a-z_]+/g;
+const ONLY_WITH_A_JOURNAL = ["duet_journal_waiting_writes", "duet_journal_refused_writes"];
 const GUEST = { name: "Ada", gender: "female" };
+
+/** Fails unless Prometheus' own tool finds no fault, with what it says. */
+async function promtool(words, input = "") {
+  const running = promisify(execFile)("promtool", words, { cwd: SYSTEMD });
+  running.child.stdin.end(input);
+  await running;
+}
 
 /** Runs `body` with a server, which ends with it. */
 async function serving(flags, body) {
@@ -97,7 +113,7 @@ describe("metrics", { concurrency: 3 }, () => {
     assert.match(headers["content-type"], /^text\/plain; version=0\.0\.4/);
     for (const { id, token } of [caller, callee]) assert.ok(!text.includes(id) && !text.includes(token));
     assert.ok(!text.includes(room) && !/\d+\.\d+\.\d+\.\d+|Guest|hello/.test(text), text);
-    execFileSync("promtool", ["check", "metrics"], { input: text, stdio: ["pipe", "ignore", "pipe"] });
+    await promtool(["check", "metrics"], text);
     await Promise.all([caller, callee].map(({ socket }) => new Promise((resolve) => socket.socket.end(resolve))));
     await eventually("all that was opened is closed or open", async () => {
       const now = await Scrape.of(server);
@@ -193,7 +209,7 @@ describe("metrics", { concurrency: 3 }, () => {
     }
     isOver = true;
     await scraping;
-    assert.ok(scrapes > 3 && slowest < 1_000, `${scrapes} scrapes, the slowest ${slowest} ms`);
+    assert.ok(scrapes > 3 && slowest < SCRAPE_MS_MAX, `${scrapes} scrapes, the slowest ${slowest} ms`);
     const sent = PAIRS * ROUNDS * SIGNALS;
     await grew(server, before, {
       'duet_relays_total{outcome="delivered"}': sent,
@@ -219,6 +235,19 @@ describe("metrics", { concurrency: 3 }, () => {
     assert.equal((await request(server.url, "GET", "/metrics")).status, 404, "not where clients are");
     await Scrape.of(server);
     silent.forEach((raw) => raw.socket.destroy());
+  }));
+
+  it("alert rules fire on what they are for, and rules and dashboard ask for nothing that is not served", TIMEOUT, () => serving({}, async (server) => {
+    for (const words of [["check", "rules", "duet-alerts.yml"], ["test", "rules", "duet-alerts.test.yml"]]) {
+      await promtool(words);
+    }
+    const rules = readFileSync(join(SYSTEMD, "duet-alerts.yml"), "utf8");
+    const dashboard = JSON.parse(readFileSync(join(SYSTEMD, "duet-dashboard.json"), "utf8"));
+    const queries = dashboard.panels.flatMap(({ targets = [] }) => targets.map(({ expr }) => expr));
+    const asked = new Set([...rules.matchAll(/expr: (.*)/g), ...queries.map((query) => [, query])].flatMap(([, text]) => text.match(NAMED) ?? []));
+    const served = new Set([...(await Scrape.of(server)).samples.keys()].map((name) => name.replace(/\{.*/, "")));
+    assert.ok(asked.size > 30);
+    assert.deepEqual([...asked].filter((name) => !served.has(name) && !ONLY_WITH_A_JOURNAL.includes(name)), []);
   }));
 
   it("each instance finds an address of its own; one that was chosen and is taken ends the start with a line", TIMEOUT, async () => {
