@@ -13,7 +13,8 @@ use crate::message::{ClientEvent, ServerEvent};
 /// Bounds of [`Counters::fan_outs`], connections.
 const FAN_OUT: [u64; 8] = [1, 5, 10, 50, 100, 500, 1_000, 5_000];
 /// Bounds of [`Counters::store`], microseconds: from a read in memory to the time limit of a database.
-const STORE_US: [u64; 11] = [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 250_000, 1_000_000, 10_000_000];
+const STORE_US: [u64; 13] =
+    [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 10_000_000];
 /// Bounds of [`Counters::lateness`], microseconds. A runtime's timers are good for 1 to 2 ms.
 const LATENESS_US: [u64; 8] = [2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000];
 
@@ -43,7 +44,7 @@ pub(super) struct Counters {
     /// Passwords that were not hashed, since too many wait.
     pub hashing_busy: Counter,
     /// From asking to the answer, microseconds, by the kind of request.
-    pub store: [Histogram<11>; Request::NAMES.len()],
+    pub store: [Histogram<13>; Request::NAMES.len()],
     /// By [`StoreFault`].
     pub store_faults: Tally<4>,
     /// How much later than it should the pulse came, microseconds.

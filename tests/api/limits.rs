@@ -45,9 +45,9 @@ fn six_failures_block_an_address_for_ten_minutes() {
 #[test]
 fn every_answer_is_counted_once_by_what_gave_it_and_every_refusal_by_its_limit() {
     let server = server();
-    server.get("/health");
-    server.get("/room/queue/");
-    server.get("/no/such/path");
+    server.get("/health", None);
+    server.get("/room/queue/", None);
+    server.get("/no/such/path", None);
     server.post("/health", "");
     server.post("/auth/guest", ANN);
     for _ in 0..7 {
