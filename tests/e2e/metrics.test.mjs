@@ -11,8 +11,10 @@ import { promisify } from "node:util";
 import { freshAddress, request } from "./client.mjs";
 import { LeanSocket, callBetween, guests } from "./lean.mjs";
 import { Scrape, metricsUrl } from "./metrics.mjs";
+import { Postgres } from "./postgres.mjs";
+import { Proxy } from "./proxy.mjs";
 import { RawSocket } from "./raw.mjs";
-import { Server, eventually, freePort, run, temporaryFolder } from "./server.mjs";
+import { Server, eventually, freePort, freshDatabase, run, temporaryFolder } from "./server.mjs";
 
 const TIMEOUT = { timeout: 60_000 };
 const HELD_MAX = 256;
@@ -24,6 +26,8 @@ const SIGNALS = 10;
 const SYSTEMD = fileURLToPath(new URL("../../systemd", import.meta.url));
 const NAMED = /\b(?:duet|process)_[a-z_]+/g;
 const ONLY_WITH_A_JOURNAL = ["duet_journal_waiting_writes", "duet_journal_refused_writes"];
+/** Time to connect to the database, and of a request to it, ms. */
+const IMPATIENT = { "database-timeout": 1_000, "database-query-timeout": 1_000 };
 const GUEST = { name: "Ada", gender: "female" };
 
 /** Fails unless Prometheus' own tool finds no fault, with what it says. */
@@ -45,6 +49,9 @@ async function serving(flags, body) {
     await server.kill();
   }
 }
+
+/** Whether the database is there, what waits for it, what it refused, and calls that are not stored yet. */
+const standing = (scrape) => ["duet_store_reachable", "duet_journal_waiting_writes", "duet_journal_refused_writes", 'duet_calls{state="finishing"}'].map((name) => scrape.get(name));
 
 /** Two guests with a connection each. */
 async function pair(server) {
@@ -218,6 +225,35 @@ describe("metrics", { concurrency: 3 }, () => {
     });
     pairs.flat().forEach(({ socket }) => socket.destroy());
   }));
+
+  it("a database that is away, and what waits for it in the journal, are seen as long as that lasts", TIMEOUT, async () => {
+    const postgres = new Postgres();
+    await postgres.start();
+    const database = freshDatabase(postgres.url);
+    const proxy = await Proxy.start(database);
+    const server = await Server.start(IMPATIENT, { database: proxy.through(database) });
+    try {
+      const [caller, callee] = await pair(server);
+      const roomId = await callBetween(caller.socket, callee.socket, callee.id, callee.token);
+      await callee.socket.settle(callee.token);
+      assert.deepEqual(standing(await Scrape.of(server)), [1, 0, 0, 0]);
+      await proxy.begin("refuse");
+      const ends = [caller.heard("session:finalized"), callee.heard("session:finalized")];
+      caller.socket.emit("call:end", { roomId });
+      await Promise.all(ends);
+      const away = await Scrape.of(server);
+      assert.deepEqual(standing(away), [0, 1, 0, 0]);
+      assert.equal((await request(server.url, "POST", "/auth/guest", { body: GUEST })).status, 503);
+      const later = await Scrape.of(server);
+      const grown = later.since(away, ['duet_store_errors_total{reason="away"}', 'duet_http_requests_total{route="sign_up",status="5xx"}']);
+      assert.deepEqual(Object.values(grown), [1, 1]);
+      await proxy.mend();
+      await eventually("nothing waits", async () => standing(await Scrape.of(server)).join() === "1,0,0,0");
+    } finally {
+      await server.kill();
+      await proxy.close();
+    }
+  });
 
   it("a stranger at their address costs nobody else anything", TIMEOUT, () => serving({}, async (server) => {
     const url = metricsUrl(server);
