@@ -15,6 +15,7 @@ use crate::message::shard::EndCause;
 use crate::message::{Card, ServerEvent, UserMessage};
 
 use super::call::Call;
+use super::counts::InviteEnd;
 use super::user::{Accepting, Engagement, Role, User};
 use super::{Domain, Effects, Timer};
 
@@ -68,6 +69,8 @@ impl Domain {
             return self.tell(callee.user_id, UserMessage::NotAgreed { invite, call, over: false }, out);
         }
         let outgoing = user.outgoing.remove(position);
+        self.counts.invites_ended.add_one(InviteEnd::Accepted as usize);
+        self.counts.calls_started.add_one();
         let agreed_seconds = (outgoing.seconds.get() + wanted.get()) / 2;
         let caller_card = user.card.clone();
         user.accepting = None;
@@ -140,7 +143,8 @@ impl Domain {
         assert!(user.engaged.is_none(), "nobody is in two calls");
         user.engaged = Some(Box::new(engagement));
         user.incoming.retain(|incoming| incoming.from.user_id != peer);
-        user.outgoing.retain(|outgoing| outgoing.callee != peer);
+        let superseded = user.outgoing.extract_if(.., |outgoing| outgoing.callee == peer).count();
+        self.counts.invites_ended.add(InviteEnd::Superseded as usize, superseded as u64);
         self.leave_queue(now, id);
         self.end_other_invites(id, out);
     }

@@ -135,6 +135,8 @@ impl Domain {
     /// Takes the record out; whoever comes second finds none.
     fn end_record(&mut self, now: Time, call: CallId, cause: EndCause, by: UserId, out: &mut Effects) {
         let Some(record) = self.calls.remove(&call) else { return };
+        self.counts.calls_ended.add_one(cause as usize);
+        self.counts.call_seconds.observe(record.duration(now));
         let suffix = if cause == EndCause::Disconnected { "-disconnected" } else { "" };
         let session: Arc<str> = format!("{call}{suffix}").into();
         let (caller, callee) = (record.caller.user_id, record.callee.user_id);

@@ -16,6 +16,7 @@ use crate::message::{ClientEvent, Delta, Leave, ServerEvent, UserMessage};
 mod accept;
 pub mod access;
 mod call;
+pub mod counts;
 pub mod directory;
 mod effects;
 mod invite;
@@ -30,6 +31,7 @@ mod writes;
 pub use effects::{Dismissal, Effect, Effects};
 
 use call::{Call, RecentCalls};
+use counts::Counts;
 use directory::Directory;
 use user::User;
 use writes::Writes;
@@ -77,7 +79,7 @@ pub enum Input {
 }
 
 /// How much a [`Domain`] keeps.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Sizes {
     /// Users with something going on.
     pub users: usize,
@@ -85,8 +87,9 @@ pub struct Sizes {
     pub calls: usize,
     /// Ended calls that still answer `call:end`.
     pub recent_calls: usize,
-    /// Writes that the store still owes.
+    /// Writes that the store still owes, and those among them that end a call.
     pub writes: usize,
+    pub finishing: usize,
     /// Writes given up since the start; anything but 0 is a loss.
     pub writes_lost: u64,
     pub timers: usize,
@@ -112,6 +115,7 @@ pub struct Domain {
     recent: RecentCalls,
     directory: Directory,
     writes: Writes,
+    counts: Counts,
     /// Users whose presence may differ from what was published.
     dirty: BTreeSet<UserId>,
     publish_at: Option<Time>,
@@ -146,6 +150,7 @@ impl Domain {
             recent: RecentCalls::default(),
             directory: Directory::default(),
             writes: Writes::default(),
+            counts: Counts::default(),
             dirty: BTreeSet::new(),
             publish_at: None,
             timers: BTreeSet::new(),
@@ -210,9 +215,20 @@ impl Domain {
             calls: self.calls.len(),
             recent_calls: self.recent.len(),
             writes: self.writes.len(),
+            finishing: self.writes.finishing(),
             writes_lost: self.writes.lost(),
             timers: self.timers.len(),
         }
+    }
+
+    /// What has happened here since the start.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Connections that belong to a user.
+    pub fn authenticated(&self) -> usize {
+        self.bound.len()
     }
 
     /// The call a user of this shard takes part in, and with whom.

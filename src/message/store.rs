@@ -54,6 +54,50 @@ pub enum Request {
 }
 
 impl Request {
+    /// A name for each kind, at its [`Request::index`].
+    pub const NAMES: [&'static str; 17] = [
+        "sign_up",
+        "session",
+        "link",
+        "account_by_email",
+        "account_by_user",
+        "log_in",
+        "profile",
+        "set_socials",
+        "relations",
+        "pair",
+        "set_cooldown",
+        "finish_call",
+        "history",
+        "sweep",
+        "archive",
+        "ping",
+        "standing",
+    ];
+
+    /// Where the name of its kind stands, for what is counted by kind.
+    pub fn index(&self) -> usize {
+        match self {
+            Self::SignUp(_) => 0,
+            Self::Session { .. } => 1,
+            Self::Link { .. } => 2,
+            Self::AccountByEmail { .. } => 3,
+            Self::AccountByUser { .. } => 4,
+            Self::LogIn { .. } => 5,
+            Self::Profile { .. } => 6,
+            Self::SetSocials { .. } => 7,
+            Self::Relations { .. } => 8,
+            Self::Pair { .. } => 9,
+            Self::SetCooldown { .. } => 10,
+            Self::FinishCall(_) => 11,
+            Self::History { .. } => 12,
+            Self::Sweep { .. } => 13,
+            Self::Archive { .. } => 14,
+            Self::Ping => 15,
+            Self::Standing => 16,
+        }
+    }
+
     /// Whether it may change anything.
     pub fn is_write(&self) -> bool {
         match self {

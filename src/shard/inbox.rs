@@ -27,6 +27,7 @@ use crate::runtime::{sleep, spawn_local, yield_now};
 use super::Shard;
 use super::connection::{self, Adopted};
 use super::polling::Whereabouts;
+use super::sample::Sample;
 
 /// How often a stop looks whether it is done.
 const STOP_POLL: Duration = Duration::from_millis(5);
@@ -56,6 +57,8 @@ pub enum Envelope {
     Ping { reply: oneshot::Sender<()> },
     /// This shard's share of the counts.
     Count { reply: oneshot::Sender<Live> },
+    /// All that this shard counts, for the metrics.
+    Sample { reply: oneshot::Sender<Box<Sample>> },
     /// Accept nothing more; end and store all calls.
     EndCalls { reply: oneshot::Sender<()> },
     /// Close all connections and end.
@@ -121,6 +124,11 @@ impl Mesh {
         answer.await.ok()
     }
 
+    /// Messages that could not be kept, and how many are kept now for inboxes that are full.
+    pub fn standing(&self) -> (u64, usize) {
+        (self.shed.get(), self.overflows.iter().map(|overflow| overflow.waiting.borrow().len()).sum())
+    }
+
     /// Starts the tasks that deliver the overflows.
     pub fn run_overflows(&self) {
         for (sender, overflow) in self.senders.iter().zip(&self.overflows) {
@@ -184,6 +192,7 @@ impl Shard {
             }
             Envelope::Ping { reply } => drop(reply.send(())),
             Envelope::Count { reply } => drop(reply.send(self.count())),
+            Envelope::Sample { reply } => drop(reply.send(Box::new(self.sample()))),
             Envelope::EndCalls { reply } => spawn_local(end_calls(self.clone(), reply)),
             Envelope::Stop { .. } => unreachable!("handled by the loop"),
         }
