@@ -4,6 +4,7 @@
 //! the open ones closed, what happened in calls stored, shards ended, pool and store drained. Each failure to start is one
 //! line. A service manager may have opened the listener, and is told of start and stop ([`service`]).
 
+mod metrics;
 mod running;
 mod service;
 
@@ -32,6 +33,8 @@ use crate::telemetry::manager::Level;
 use crate::telemetry::memory::Memory;
 use crate::{hashing, store};
 
+use metrics::Facts;
+
 /// Runs the server until a signal stops it.
 ///
 /// # Errors
@@ -53,6 +56,7 @@ pub fn run(config: &Config) -> Result<(), String> {
     let shards = config.shards;
     let probe = probe(config.runtime, usize::from(shards))?;
     let (listeners, bound) = listen(SocketAddr::new(config.host, config.port), usize::from(shards))?;
+    let metrics = metrics::listen(config.metrics, bound)?;
     let store = open_store().map_err(|error| error.to_string())?;
     let pool = hashing::start(&config.hashing_settings()).map_err(|error| error.to_string())?;
     let links = Links { store: store.link(), hasher: pool.hasher() };
@@ -82,7 +86,11 @@ pub fn run(config: &Config) -> Result<(), String> {
         let thread = spawn_shard(probe.kind, format!("shard-{index}"), cpu, move || shard::run(start));
         threads.push(thread.map_err(|error| format!("shard {index} cannot start: {error}"))?);
     }
-    let whereabouts = Whereabouts { bound, probe: &probe, descriptors };
+    let facts = Facts::new(config, &probe, descriptors, clock);
+    let metrics =
+        metrics.map(|listener| listener.serve(facts, senders.clone(), store.link(), (open, refusing.clone())));
+    let whereabouts =
+        Whereabouts { bound, metrics: metrics.as_ref().map(metrics::Server::address), probe: &probe, descriptors };
     if is_json {
         whereabouts.log(config)
     } else {
@@ -92,7 +100,7 @@ pub fn run(config: &Config) -> Result<(), String> {
     config.warnings.iter().for_each(|line| tracing::warn!("{line}"));
     let status = format!("serving on {bound}: {shards} shards, {}, {}", probe.kind, config.store_description());
     let memory = watch_memory(&senders, config, &refusing);
-    wait_and_stop(&senders, threads, Duration::from_secs(config.drain_seconds), &status, memory)?;
+    wait_and_stop(&senders, threads, Duration::from_secs(config.drain_seconds), &status, memory, metrics)?;
     pool.stop();
     store.stop();
     tracing::info!("stopped");
@@ -114,6 +122,7 @@ fn listen(address: SocketAddr, shards: usize) -> Result<(Vec<TcpListener>, Socke
 /// What only the start finds out, and people want to know.
 struct Whereabouts<'a> {
     bound: SocketAddr,
+    metrics: Option<SocketAddr>,
     probe: &'a Probe,
     descriptors: u64,
 }
@@ -128,6 +137,10 @@ impl Whereabouts<'_> {
         }
     }
 
+    fn metrics_url(&self) -> String {
+        self.metrics.map_or("off".to_owned(), |at| format!("http://{at}/metrics"))
+    }
+
     /// For programs: one line of the log.
     fn log(&self, config: &Config) {
         tracing::info!(
@@ -137,6 +150,7 @@ impl Whereabouts<'_> {
             reason = self.probe.reason,
             shards = config.shards,
             store = config.store_description(),
+            metrics = self.metrics_url(),
             plan = config.plan.name,
             connections_max = config.connections_max,
             descriptors = self.descriptors,
@@ -154,6 +168,7 @@ impl Whereabouts<'_> {
         let _ = writeln!(text, "  runtime  {} ({})", self.probe.kind, self.probe.reason);
         let _ = writeln!(text, "  shards   {}", config.shards);
         let _ = writeln!(text, "  store    {}", config.store_description());
+        let _ = writeln!(text, "  metrics  {}", self.metrics_url());
         let (connections, descriptors) = (config.connections_max, self.descriptors);
         let plan = config.plan.name;
         let _ = writeln!(text, "  limits   plan {plan}: {connections} connections, {descriptors} file descriptors");
@@ -202,11 +217,16 @@ fn wait_and_stop(
     stop_within: Duration,
     status: &str,
     meanwhile: impl Future<Output = ()>,
+    metrics: Option<metrics::Server>,
 ) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("signals cannot be waited for: {error}"))?;
     runtime.block_on(async {
         let listen = |kind| signal(kind).map_err(|error| format!("signals cannot be waited for: {error}"));
+        if let Some(server) = metrics {
+            // Until the last shard has stopped: how a stop goes is worth seeing, too.
+            tokio::spawn(server.run());
+        }
         let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
         service::ready(senders, status).await?;
         tokio::select! {

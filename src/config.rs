@@ -13,7 +13,7 @@ mod secrets;
 mod system;
 
 use std::ffi::OsString;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +29,7 @@ pub use self::system::System;
 
 use self::flags::{COMMAND, COMMANDS, DATABASE_URL, FLAGS, Flag, JSON, REDIS_URL, TURN_SECRET};
 use self::plan::Plan;
-use self::reader::{Reader, count, filter, is_origin, limit, network, origin, parsed, path, scheme, switch};
+use self::reader::{Reader, count, filter, is_origin, limit, metrics, network, origin, parsed, path, scheme, switch};
 use crate::api::demo::Demo;
 use crate::api::settings::TURN_TTL_S;
 use crate::api::{Limits, TurnSettings};
@@ -132,8 +132,19 @@ pub struct Config {
     pub log_format: logs::Format,
     /// What a start tells, one line each.
     pub warnings: Vec<String>,
+    pub metrics: MetricsAddress,
     pub drain_seconds: u64,
     pub resume_seconds: u64,
+}
+
+/// Where metrics are served.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum MetricsAddress {
+    Off,
+    /// On loopback, at a port that follows from the server's own.
+    #[default]
+    Auto,
+    At(SocketAddr),
 }
 
 /// What to print instead of serving, and with which code to end.
@@ -392,6 +403,7 @@ fn read(reader: &mut Reader, system: &System, command: Command) -> Config {
         store_cache_kib: reader.number("store-cache-kib", 64..=64 * 1024 * 1024),
         log: reader.one("log", "must be a level or a filter", filter).unwrap_or_default(),
         log_format: reader.one("log-format", "must be auto, text or json", parsed).unwrap_or_default(),
+        metrics: reader.one("metrics", "must be auto, off or address:port", metrics).unwrap_or_default(),
         drain_seconds: reader.number("drain-seconds", 0..=3_600),
         resume_seconds: reader.number("resume-seconds", 0..=3_600),
         warnings: Vec::new(),

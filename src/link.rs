@@ -89,6 +89,13 @@ impl<Request, Reply> Link<Request, Reply> {
     }
 }
 
+impl<Request, Reply> Link<Request, Reply> {
+    /// How many requests wait to be taken.
+    pub fn waiting(&self) -> usize {
+        self.queue.max_capacity() - self.queue.capacity()
+    }
+}
+
 impl<Request, Reply> Clone for Link<Request, Reply> {
     fn clone(&self) -> Self {
         Self { queue: self.queue.clone() }

@@ -77,6 +77,10 @@ impl Host for Shard {
     async fn is_ready(&self) -> bool {
         true
     }
+    fn answered(&self, _: usize) {}
+
+    fn limited(&self, _: Bucket) {}
+
     async fn live(&self) -> Live {
         Live::default()
     }

@@ -42,6 +42,7 @@ pub struct CacheCounts {
     pub max: usize,
     pub hits: u64,
     pub misses: u64,
+    pub evictions: u64,
 }
 
 /// The shard, seen from an endpoint. Asynchronous calls may take milliseconds; state may have changed after them.
@@ -78,6 +79,10 @@ pub trait Host {
     async fn standing(&self) -> Option<store::Standing>;
     /// Whether the database answers now, and this server takes new work.
     async fn is_ready(&self) -> bool;
+    /// A request was answered, counted at this [`super::counted::place`].
+    fn answered(&self, place: usize);
+    /// A request was refused because a window was full.
+    fn limited(&self, bucket: Bucket);
     /// Counts for `/health`.
     async fn live(&self) -> Live;
 }

@@ -101,7 +101,11 @@ pub async fn spend<H: Host>(call: &Call<'_, H>, meter: Meter) -> Result<Option<Q
     }
     let standing = call.host.rate(call.address, bucket, key, limit, Action::Count).await;
     let quota = Quota::new(call.now(), &standing);
-    if standing.used > limit.max { Err(ApiError::TooMany(limited, quota)) } else { Ok(Some(quota)) }
+    if standing.used > limit.max {
+        call.host.limited(bucket);
+        return Err(ApiError::TooMany(limited, quota));
+    }
+    Ok(Some(quota))
 }
 
 /// Runs `handler` unless too many have failed before, and counts it if it fails. Refusals by a limit and faults of
@@ -113,6 +117,7 @@ pub async fn failures<H: Host>(call: &Call<'_, H>, meter: Meter, handler: impl F
     }
     let before = call.host.rate(call.address, bucket, key.clone(), limit, Action::Look).await;
     if before.used >= limit.max {
+        call.host.limited(bucket);
         return ApiError::TooMany(limited, Quota::new(call.now(), &before)).response();
     }
     let response = handler.await;

@@ -14,6 +14,7 @@ mod auth;
 mod body;
 mod conditional;
 mod cors;
+pub mod counted;
 pub mod demo;
 mod error;
 mod form;
@@ -34,6 +35,7 @@ pub use host::Host;
 pub use settings::{Limits, Settings, TurnSettings};
 
 use cors::Origin;
+use counted::Answerer;
 use limit::Class;
 
 /// Every route of this server. `HEAD` is served where `GET` is: the connection leaves the body out (RFC 9110 9.3.2).
@@ -130,15 +132,16 @@ const fn route(method: Method, path: &'static str, endpoint: Endpoint, class: Cl
 pub async fn handle<H: Host>(host: &H, request: &Request, address: IpAddr) -> Response {
     let settings = host.settings();
     let origin = cors::judge(settings, request);
-    let response = if origin == Origin::Foreign {
-        ApiError::ForeignOrigin.response()
+    let (answerer, response) = if origin == Origin::Foreign {
+        (Answerer::ForeignOrigin as usize, ApiError::ForeignOrigin.response())
     } else if cors::is_preflight(request) {
-        cors::preflight(request)
+        (Answerer::Preflight as usize, cors::preflight(request))
     } else if let Some(redirect) = security::redirect(settings, request) {
-        redirect
+        (Answerer::Redirect as usize, redirect)
     } else {
         serve(&Call { host, request, address }).await
     };
+    host.answered(counted::place(answerer, response.status));
     security::mark(settings, cors::mark(origin, request, response))
 }
 
@@ -175,19 +178,21 @@ impl<H: Host> Call<'_, H> {
     }
 }
 
-/// Finds the route and runs it within its rate class.
-async fn serve<H: Host>(call: &Call<'_, H>) -> Response {
+/// Finds the route and runs it within its rate class; says by what it is to be counted.
+async fn serve<H: Host>(call: &Call<'_, H>) -> (usize, Response) {
     let path = without_trailing_slash(&call.request.path);
     let method = if call.request.method == Method::Head { Method::Get } else { call.request.method };
     let mut here = ROUTES.iter().filter(|route| route.path == path).peekable();
-    if here.peek().is_none() {
-        return ApiError::NotFound.response();
+    if let Some(route) = here.clone().find(|route| route.method == method) {
+        let handler = async { answer(dispatch(call, route.endpoint).await) };
+        return (route.endpoint as usize, limit::run(call, route.class, handler).await);
     }
-    match here.find(|route| route.method == method) {
-        Some(route) => limit::run(call, route.class, async { answer(dispatch(call, route.endpoint).await) }).await,
-        None if method == Method::Options => Response::empty(204).header("Allow", allow(path)),
-        None => ApiError::MethodNotAllowed.response().header("Allow", allow(path)),
-    }
+    let response = match method {
+        _ if here.peek().is_none() => ApiError::NotFound.response(),
+        Method::Options => Response::empty(204).header("Allow", allow(path)),
+        _ => ApiError::MethodNotAllowed.response().header("Allow", allow(path)),
+    };
+    (Answerer::Unmatched as usize, response)
 }
 
 /// A refusal becomes the response that tells it.

@@ -1,6 +1,6 @@
 //! What the server says of itself (contract 2.4). Reading it costs nothing and needs no session.
 //!
-//! Not here: metrics, which are the telemetry's.
+//! Not here: metrics, which have an address of their own (`boot/metrics.rs`).
 
 use serde_json::{Value, json};
 

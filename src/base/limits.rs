@@ -174,6 +174,14 @@ pub const INBOX_MAX: usize = 8_192;
 pub const OVERFLOW_MAX: usize = 65_536;
 /// Requests waiting for the store; over it they are refused as unavailable.
 pub const STORE_QUEUE_MAX: usize = 16_384;
+/// Connections to the metrics that are served at the same time; further ones wait in the kernel.
+pub const METRICS_CONNECTIONS_MAX: usize = 8;
+/// Largest request head there, bytes; over it the connection is closed.
+pub const METRICS_HEAD_BYTES_MAX: usize = 8 * 1024;
+/// Time for one scrape, from the accept to the last byte; over it the connection is closed.
+pub const METRICS_SCRAPE_MS_MAX: u64 = 10_000;
+/// Time for all shards, and for the store, to answer a scrape; who does not is told as he was before.
+pub const METRICS_ANSWER_MS_MAX: u64 = 1_000;
 /// Rate-limit counters per shard; over it the one that ends first makes room.
 pub const RATE_COUNTERS_MAX: usize = 65_536;
 

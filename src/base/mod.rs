@@ -1,8 +1,9 @@
-//! Ground floor: identities, bounds, values of time and chance, placement.
+//! Ground floor: identities, bounds, counters, values of time and chance, placement.
 //!
 //! Everything here is plain data that any layer may hold. Nothing reads a clock, draws entropy or does I/O.
 
 pub mod collections;
+pub mod counters;
 pub mod id;
 pub mod limits;
 pub mod placement;

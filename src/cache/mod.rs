@@ -17,6 +17,7 @@ pub struct Cache<K, V> {
     max: usize,
     hits: u64,
     misses: u64,
+    evictions: u64,
 }
 
 struct Entry<V> {
@@ -27,7 +28,7 @@ struct Entry<V> {
 impl<K: Hash + Eq, V> Cache<K, V> {
     /// An empty cache of at most `max` entries; one of 0 stores nothing.
     pub fn new(max: usize) -> Self {
-        Self { entries: LruCache::unbounded_with_hasher(FxBuildHasher), max, hits: 0, misses: 0 }
+        Self { entries: LruCache::unbounded_with_hasher(FxBuildHasher), max, hits: 0, misses: 0, evictions: 0 }
     }
 
     /// The value of `key`, unless it has expired; counted as a hit or a miss.
@@ -50,6 +51,7 @@ impl<K: Hash + Eq, V> Cache<K, V> {
         self.entries.put(key, Entry { value, expires_at });
         if self.entries.len() > self.max {
             self.entries.pop_lru();
+            self.evictions += 1;
         }
         assert!(self.entries.len() <= self.max, "one put adds one entry");
     }
@@ -68,6 +70,7 @@ impl<K: Hash + Eq, V> Cache<K, V> {
     pub fn shrink(&mut self) -> usize {
         let evicted = self.entries.len().div_ceil(2);
         (0..evicted).for_each(|_| drop(self.entries.pop_lru()));
+        self.evictions += evicted as u64;
         evicted
     }
 
@@ -94,6 +97,11 @@ impl<K: Hash + Eq, V> Cache<K, V> {
     /// How often it did not.
     pub fn misses(&self) -> u64 {
         self.misses
+    }
+
+    /// How many entries had to make room.
+    pub fn evictions(&self) -> u64 {
+        self.evictions
     }
 }
 

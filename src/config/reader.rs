@@ -10,6 +10,7 @@ use clap::parser::ValueSource;
 use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
+use super::MetricsAddress;
 use super::flags::{DATABASE_URL, find};
 use super::plan::Plan;
 use crate::base::Map;
@@ -172,6 +173,15 @@ pub(super) fn switch(text: &str) -> Option<bool> {
         "on" => Some(true),
         "off" => Some(false),
         _ => None,
+    }
+}
+
+/// An address with a port, or none, or one that is found.
+pub(super) fn metrics(text: &str) -> Option<MetricsAddress> {
+    match text {
+        "off" => Some(MetricsAddress::Off),
+        "auto" => Some(MetricsAddress::Auto),
+        address => parsed(address).map(MetricsAddress::At),
     }
 }
 

@@ -74,6 +74,7 @@ fn every_flag_says_what_it_sets() {
         "--log=info,duet::store=debug",
         "--database-url=postgres://ann:north@db.example/duet",
         "--database-pool-max=7",
+        "--metrics=[::1]:9464",
     ]) else {
         panic!("all good")
     };
@@ -84,6 +85,7 @@ fn every_flag_says_what_it_sets() {
     assert_eq!(config.allowed_origins, ["https://a.example", "capacitor://localhost"]);
     let proxies: Vec<_> = config.trusted_proxies.iter().map(ToString::to_string).collect();
     assert_eq!(proxies, ["10.0.0.0/8", "192.0.2.7/32", "::1/128"]);
+    assert_eq!(config.metrics, MetricsAddress::At("[::1]:9464".parse().unwrap()));
     assert_eq!((config.paywall, config.limits.api.max, config.turn_urls.len()), (true, 0, 2));
 }
 
@@ -103,11 +105,12 @@ fn all_errors_are_told_at_once_one_line_each() {
         "--event-burst=-1",
         "--http-compression-level=10",
         "--log=info,=,",
+        "--metrics=9464",
         "--database-url=postgres://user:s3cret@host:port/db",
     ]);
     assert_eq!(lines[0], "duet: --host (HOST) is \"here\": must be an IP address");
     assert_eq!(lines[1], "duet: --port (PORT) is \"70000\": must be a number from 0 to 65535");
-    assert_eq!(lines.len(), 16, "{lines:#?}");
+    assert_eq!(lines.len(), 17, "{lines:#?}");
     assert!(lines.iter().any(|line| line.starts_with("duet: --database-url (DATABASE_URL): must be")), "{lines:#?}");
     assert!(!lines.concat().contains("s3cret"));
 }

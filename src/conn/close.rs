@@ -55,6 +55,33 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
+    /// Each of them, of protocol errors one.
+    pub const ALL: [Self; 23] = [
+        Self::PeerClosed,
+        Self::PeerReset,
+        Self::Finished,
+        Self::PingTimeout,
+        Self::UnboundTimeout,
+        Self::ConnectTimeout,
+        Self::ConnectRefused,
+        Self::UpgradeTimeout,
+        Self::RequestsOverlap,
+        Self::HeadTimeout,
+        Self::BodyTimeout,
+        Self::IdleTimeout,
+        Self::SlowReader,
+        Self::ProtocolError(1002),
+        Self::BadRequest,
+        Self::MessageTooBig,
+        Self::SessionInvalidated,
+        Self::Banned,
+        Self::TooManyConnections,
+        Self::ServerShutdown,
+        Self::ClientDisconnect,
+        Self::TooManyEvents,
+        Self::HandlerPanicked,
+    ];
+
     /// The name under which it is counted.
     pub fn as_str(self) -> &'static str {
         match self {

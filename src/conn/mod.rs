@@ -29,7 +29,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 pub use close::CloseReason;
-pub use output::Output;
+pub use output::{Output, Transport};
 pub use settings::Settings;
 
 use crate::base::{EngineSid, Time};
@@ -346,6 +346,17 @@ impl Conn {
     /// Bytes that wait to be written.
     pub fn waiting_bytes(&self) -> usize {
         self.outbox.waiting_bytes()
+    }
+
+    /// What is spoken over it; `None` once it is closing, which changes nothing.
+    pub fn transport(&self) -> Option<Transport> {
+        match &self.stage {
+            _ if self.is_polling() => Some(Transport::Polling),
+            Stage::Http(_) | Stage::Probe(_) => Some(Transport::Http),
+            Stage::Socket(socket) if socket.dialect.is_engine() => Some(Transport::Engine),
+            Stage::Socket(_) => Some(Transport::Plain),
+            Stage::Closing(_) | Stage::Closed => None,
+        }
     }
 
     /// Whether it was upgraded to WebSocket and is open.

@@ -6,6 +6,24 @@ use crate::message::{ClientEvent, Leave};
 use crate::wire::http::Request;
 use crate::wire::upgrade::{EngineAsk, EngineRefusal};
 
+/// What is spoken over a connection, as operators count it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Transport {
+    /// Requests, those that carry a session by polling too.
+    Http,
+    /// Events over WebSocket, without Engine.IO.
+    Plain,
+    /// Engine.IO over WebSocket.
+    Engine,
+    /// An Engine.IO session by polling.
+    Polling,
+}
+
+impl Transport {
+    /// A name for each, in the order of the variants.
+    pub const NAMES: [&'static str; 4] = ["http", "websocket", "engineio_websocket", "engineio_polling"];
+}
+
 /// One thing to do for a connection.
 #[derive(Debug)]
 pub enum Output {

@@ -17,6 +17,7 @@ use crate::message::store::{FinishedCall, Request, StartedCall};
 use crate::message::{Card, ServerEvent, UserMessage};
 
 use super::call::{Call, Starting, time_up};
+use super::counts::InviteEnd;
 use super::user::{Accepting, Engagement, Role, User};
 use super::writes::Then;
 use super::{Domain, Effects, Timer};
@@ -90,6 +91,8 @@ impl Domain {
         let engaged = self.users.get_mut(&caller).and_then(|user| user.engaged_in(call));
         let engaged = engaged.expect("a record and the caller's half go together");
         engaged.begun = true;
+        self.counts.invites_ended.add_one(InviteEnd::Accepted as usize);
+        self.counts.calls_started.add_one();
         let agreed_seconds = engaged.agreed_seconds;
         self.tell(callee, UserMessage::Agreed { invite, call, caller, agreed_seconds }, out);
         self.call_start(caller, conn, out);
@@ -100,6 +103,7 @@ impl Domain {
     pub(super) fn abandon(&mut self, record: FinishedCall, starting: &Starting, out: &mut Effects) {
         let Starting { invite, conn, ticket } = *starting;
         let (call, caller, callee) = (record.call, record.caller, record.callee);
+        self.counts.invites_ended.add_one(InviteEnd::Offline as usize);
         self.writes.abandon(ticket);
         self.write(Request::FinishCall(Box::new(record)), Then::Tell(Vec::new()), out);
         self.tell(callee, UserMessage::NotAgreed { invite, call, over: true }, out);
@@ -168,7 +172,8 @@ impl Domain {
         assert!(user.engaged.is_none(), "nobody is in two calls");
         user.engaged = Some(Box::new(engagement));
         user.incoming.retain(|incoming| incoming.from.user_id != peer);
-        user.outgoing.retain(|outgoing| outgoing.callee != peer);
+        let superseded = user.outgoing.extract_if(.., |outgoing| outgoing.callee == peer).count();
+        self.counts.invites_ended.add(InviteEnd::Superseded as usize, superseded as u64);
         self.leave_queue(now, id);
         self.end_other_invites(id, out);
     }

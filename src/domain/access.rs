@@ -70,6 +70,7 @@ impl Domain {
         if rate == 0 || socket.budget.spend(now, rate, burst) {
             return true;
         }
+        self.counts.events_over_budget.add_one();
         out.error(conn, "Too many events");
         if socket.budget.overspent == OVERSPENT_MAX {
             out.push(Effect::Dismiss { conn, why: Dismissal::TooManyEvents });

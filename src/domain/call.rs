@@ -196,6 +196,8 @@ impl Domain {
         self.tell(callee, UserMessage::Ended { call, cause, by }, out);
         let ended_at = record.ended_at(now, is_missed);
         let finished = record.finish(ended_at, &session, cause);
+        self.counts.calls_ended.add_one(cause as usize);
+        self.counts.call_seconds.observe(finished.duration);
         let is_traceless = finished.cooldown_until.is_none();
         let finishing = Finishing { call, session, caller, callee, is_traceless };
         self.write(Request::FinishCall(Box::new(finished)), Then::Finalize(finishing), out);

@@ -15,6 +15,8 @@ use super::{Effect, Effects};
 #[derive(Default)]
 pub struct Directory {
     entries: Map<UserId, Entry>,
+    /// Of the entries.
+    online: usize,
     queue: Queue,
     viewers: Set<ConnId>,
 }
@@ -42,7 +44,7 @@ impl Directory {
 
     /// How many users are online.
     pub fn online_count(&self) -> usize {
-        self.entries.values().filter(|entry| entry.online).count()
+        self.online
     }
 
     /// Lets `conn` hear of changes.
@@ -87,6 +89,8 @@ impl Directory {
     fn replace(&mut self, delta: &Delta) -> (bool, bool) {
         let user = delta.card.user_id;
         let old = self.entries.remove(&user);
+        self.online -= usize::from(old.as_ref().is_some_and(|old| old.online));
+        self.online += usize::from(delta.online);
         if delta.available {
             self.queue.put(delta.since, &delta.card);
         } else {

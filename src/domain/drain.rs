@@ -7,6 +7,7 @@ use crate::base::UserId;
 use crate::message::ServerEvent;
 use crate::message::server::DeclineReason;
 
+use super::counts::InviteEnd;
 use super::user::User;
 use super::{Domain, Effects};
 
@@ -19,7 +20,7 @@ impl Domain {
         let mut waiting: Vec<UserId> = waiting.collect();
         waiting.sort();
         for id in waiting {
-            while let Some(outgoing) = self.take_outgoing(id, |_| true) {
+            while let Some(outgoing) = self.take_outgoing(id, InviteEnd::Offline, |_| true) {
                 let (invite, reason) = (Some(outgoing.invite), DeclineReason::Offline);
                 self.send_first(id, outgoing.conn, &ServerEvent::Declined { invite, reason }, out);
             }

@@ -15,6 +15,7 @@ use crate::message::server::DeclineReason;
 use crate::message::store::{Reply, Request};
 use crate::message::{Card, ServerEvent, UserMessage};
 
+use super::counts::{InviteEnd, InviteRefusal};
 use super::user::{Incoming, Outgoing, User};
 use super::writes::Then;
 use super::{Domain, Effects, Timer};
@@ -34,40 +35,59 @@ impl Domain {
         out: &mut Effects,
     ) {
         if !self.may_call(id) {
-            return out.error(conn, "Payment required");
+            return self.refuse(conn, InviteRefusal::PaymentRequired, out);
         }
-        let refuse = |reason, out: &mut Effects| out.send(conn, ServerEvent::Declined { invite: None, reason });
         if callee == Some(id) {
-            return refuse(DeclineReason::InvalidTarget, out);
+            return self.refuse(conn, InviteRefusal::InvalidTarget, out);
         }
         let (callee, pair) = match (callee, fact) {
             (Some(callee), Some(Reply::Pair(Some(pair)))) => (callee, pair),
-            (None, _) | (_, Some(Reply::Pair(None))) => return refuse(DeclineReason::UserNotFound, out),
-            _ => return out.error(conn, "The service is busy, try again"),
+            (None, _) | (_, Some(Reply::Pair(None))) => {
+                return self.refuse(conn, InviteRefusal::UserNotFound, out);
+            }
+            _ => return self.refuse(conn, InviteRefusal::StoreUnavailable, out),
         };
-        let Some(seconds) = seconds else { return refuse(DeclineReason::InvalidDuration, out) };
+        let Some(seconds) = seconds else { return self.refuse(conn, InviteRefusal::InvalidDuration, out) };
         if pair.hidden || pair.banned || self.draining {
-            return refuse(DeclineReason::Offline, out);
+            return self.refuse(conn, InviteRefusal::Offline, out);
         }
         if pair.cooldown_until.is_some() {
-            return refuse(DeclineReason::Cooldown, out);
+            return self.refuse(conn, InviteRefusal::Cooldown, out);
         }
         let user = self.users.get_mut(&id).expect("a bound connection has a user");
         if !user.is_free() {
-            return out.error(conn, "You are in a call");
+            return self.refuse(conn, InviteRefusal::InCall, out);
         }
         if user.outgoing.iter().any(|outgoing| outgoing.callee == callee) {
             return;
         }
         if user.outgoing.len() >= INVITES_OUTGOING_MAX {
-            return out.error(conn, "Too many open invites");
+            return self.refuse(conn, InviteRefusal::TooMany, out);
         }
         let invite = InviteId::draw(&mut self.random);
         let until = now + INVITE_TTL_MS + INVITE_SLACK_MS + OUTGOING_SLACK_MS;
         user.outgoing.push(Outgoing { invite, callee, seconds, conn, extensions: 0, until });
         self.timers.insert((until, Timer::Outgoing(id, invite)));
         let from = user.card.clone();
+        self.counts.invites_made.add_one();
         self.tell(callee, UserMessage::Invited { invite, from, seconds }, out);
+    }
+
+    /// No invite is made, and the caller hears why.
+    fn refuse(&self, conn: ConnId, why: InviteRefusal, out: &mut Effects) {
+        self.counts.invites_refused.add_one(why as usize);
+        let reason = match why {
+            InviteRefusal::InvalidTarget => DeclineReason::InvalidTarget,
+            InviteRefusal::UserNotFound => DeclineReason::UserNotFound,
+            InviteRefusal::InvalidDuration => DeclineReason::InvalidDuration,
+            InviteRefusal::Offline => DeclineReason::Offline,
+            InviteRefusal::Cooldown => DeclineReason::Cooldown,
+            InviteRefusal::PaymentRequired => return out.error(conn, "Payment required"),
+            InviteRefusal::InCall => return out.error(conn, "You are in a call"),
+            InviteRefusal::TooMany => return out.error(conn, "Too many open invites"),
+            InviteRefusal::StoreUnavailable => return out.error(conn, "The service is busy, try again"),
+        };
+        out.send(conn, ServerEvent::Declined { invite: None, reason });
     }
 
     /// At the callee: rings if the callee is available now.
@@ -99,7 +119,7 @@ impl Domain {
 
     /// At the caller: the invite came to nothing.
     pub(super) fn invite_ended(&mut self, id: UserId, invite: InviteId, reason: DeclineReason, out: &mut Effects) {
-        if let Some(outgoing) = self.take_outgoing(id, |outgoing| outgoing.invite == invite) {
+        if let Some(outgoing) = self.take_outgoing(id, reason.into(), |outgoing| outgoing.invite == invite) {
             self.send_first(id, outgoing.conn, &ServerEvent::Declined { invite: Some(invite), reason }, out);
             self.forget_idle(id);
         }
@@ -145,14 +165,15 @@ impl Domain {
 
     /// `call:rescind`; without such an invite it is ignored.
     pub(super) fn rescind(&mut self, now: Time, id: UserId, callee: Option<UserId>, out: &mut Effects) {
-        if let Some(outgoing) = self.take_outgoing(id, |outgoing| Some(outgoing.callee) == callee) {
+        let to_callee = |outgoing: &Outgoing| Some(outgoing.callee) == callee;
+        if let Some(outgoing) = self.take_outgoing(id, InviteEnd::Rescinded, to_callee) {
             self.take_back(now, id, &outgoing, out);
         }
     }
 
     /// The caller is gone: all his invites are taken back (contract 3.5).
     pub(super) fn rescind_all(&mut self, now: Time, id: UserId, out: &mut Effects) {
-        while let Some(outgoing) = self.take_outgoing(id, |_| true) {
+        while let Some(outgoing) = self.take_outgoing(id, InviteEnd::Rescinded, |_| true) {
             self.take_back(now, id, &outgoing, out);
         }
     }
@@ -187,7 +208,7 @@ impl Domain {
     /// A call of this user begins: his other invites end, both ways (D4).
     pub(super) fn end_other_invites(&mut self, id: UserId, out: &mut Effects) {
         self.unavailable(id, DeclineReason::Busy, out);
-        while let Some(outgoing) = self.take_outgoing(id, |_| true) {
+        while let Some(outgoing) = self.take_outgoing(id, InviteEnd::Superseded, |_| true) {
             self.tell(outgoing.callee, UserMessage::Rescinded { invite: outgoing.invite }, out);
         }
     }
@@ -206,7 +227,7 @@ impl Domain {
     /// The callee's home never answered: the caller need not wait for ever.
     pub(super) fn outgoing_expired(&mut self, now: Time, id: UserId, invite: InviteId, out: &mut Effects) {
         let due = |outgoing: &Outgoing| outgoing.invite == invite && outgoing.until <= now;
-        if let Some(outgoing) = self.take_outgoing(id, due) {
+        if let Some(outgoing) = self.take_outgoing(id, InviteEnd::Timeout, due) {
             let event = ServerEvent::Declined { invite: Some(invite), reason: DeclineReason::Timeout };
             self.send_first(id, outgoing.conn, &event, out);
             self.tell(outgoing.callee, UserMessage::Rescinded { invite }, out);
@@ -229,9 +250,15 @@ impl Domain {
         Some(user.incoming.remove(position))
     }
 
-    pub(super) fn take_outgoing(&mut self, id: UserId, which: impl Fn(&Outgoing) -> bool) -> Option<Outgoing> {
+    pub(super) fn take_outgoing(
+        &mut self,
+        id: UserId,
+        end: InviteEnd,
+        which: impl Fn(&Outgoing) -> bool,
+    ) -> Option<Outgoing> {
         let user = self.users.get_mut(&id)?;
         let position = user.outgoing.iter().position(which)?;
+        self.counts.invites_ended.add_one(end as usize);
         Some(user.outgoing.remove(position))
     }
 }

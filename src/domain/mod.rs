@@ -16,6 +16,7 @@ use crate::message::{ClientEvent, Delta, Leave, ServerEvent, UserMessage};
 mod accept;
 pub mod access;
 mod call;
+pub mod counts;
 pub mod directory;
 mod drain;
 mod effects;
@@ -34,6 +35,7 @@ pub use effects::{Dismissal, Effect, Effects};
 pub use resume::{Resumed, resumed};
 
 use call::{Call, RecentCalls};
+use counts::Counts;
 use directory::Directory;
 use keep::Keeping;
 use user::User;
@@ -94,7 +96,7 @@ pub enum Input {
 }
 
 /// How much a [`Domain`] keeps.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Sizes {
     /// Users with something going on.
     pub users: usize,
@@ -102,8 +104,9 @@ pub struct Sizes {
     pub calls: usize,
     /// Ended calls that still answer `call:end`.
     pub recent_calls: usize,
-    /// Writes that the store still owes.
+    /// Writes that the store still owes, and those among them that end a call.
     pub writes: usize,
+    pub finishing: usize,
     /// Writes given up since the start; anything but 0 is a loss.
     pub writes_lost: u64,
     pub timers: usize,
@@ -129,6 +132,7 @@ pub struct Domain {
     recent: RecentCalls,
     directory: Directory,
     writes: Writes,
+    counts: Counts,
     keeping: Keeping,
     /// The server is about to stop.
     draining: bool,
@@ -167,6 +171,7 @@ impl Domain {
             recent: RecentCalls::default(),
             directory: Directory::default(),
             writes: Writes::default(),
+            counts: Counts::default(),
             keeping: Keeping::default(),
             draining: false,
             dirty: BTreeSet::new(),
@@ -235,9 +240,20 @@ impl Domain {
             calls: self.calls.len(),
             recent_calls: self.recent.len(),
             writes: self.writes.len(),
+            finishing: self.writes.finishing(),
             writes_lost: self.writes.lost(),
             timers: self.timers.len(),
         }
+    }
+
+    /// What has happened here since the start.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Connections that belong to a user.
+    pub fn authenticated(&self) -> usize {
+        self.bound.len()
     }
 
     /// The call a user of this shard takes part in, and with whom.

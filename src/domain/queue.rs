@@ -46,6 +46,16 @@ impl Person {
 }
 
 impl Queue {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether there is nobody.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
     /// Everybody, longest waiting first.
     pub fn people(&self) -> impl Iterator<Item = &Person> {
         self.order.values().map(|slot| &self.slots[*slot])

@@ -25,6 +25,11 @@ pub enum Bucket {
     Turn,
 }
 
+impl Bucket {
+    /// A name for each, in the order of the variants.
+    pub const NAMES: [&'static str; 6] = ["login_failure", "auth_failure", "sign_up", "log_in", "api", "turn"];
+}
+
 /// Who is counted. IPv6 addresses count by their /64.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Key {

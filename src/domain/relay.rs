@@ -14,6 +14,7 @@ use crate::message::model::{ChatKind, ChatLine, Socials};
 use crate::message::shard::Saying;
 use crate::message::{Card, ServerEvent, UserMessage};
 
+use super::counts::Relay;
 use super::user::{Engagement, Role};
 use super::{Domain, Effects};
 
@@ -39,12 +40,14 @@ impl Engagement {
     }
 
     /// Keeps an event for later, unless there is no room for it.
-    fn hold(&mut self, event: ServerEvent) {
+    fn hold(&mut self, event: ServerEvent) -> Relay {
         let bytes = self.held_bytes + event.weight();
-        if self.held.len() < HELD_MAX && bytes <= HELD_BYTES_MAX {
-            self.held_bytes = bytes;
-            self.held.push(event);
+        if self.held.len() >= HELD_MAX || bytes > HELD_BYTES_MAX {
+            return Relay::Dropped;
         }
+        self.held_bytes = bytes;
+        self.held.push(event);
+        Relay::Held
     }
 
     /// Sends what was held, in order.
@@ -158,17 +161,22 @@ impl Domain {
 
     /// An event of the call this user is in: to his connections in the room, else held for the first that comes.
     pub(super) fn relayed(&mut self, id: UserId, call: CallId, event: ServerEvent, out: &mut Effects) {
-        let Some(user) = self.users.get_mut(&id) else { return };
+        let dropped = || self.counts.relays.add_one(Relay::Dropped as usize);
+        let Some(user) = self.users.get_mut(&id) else { return dropped() };
         let in_room = user.sockets.iter().any(|socket| socket.in_room);
         let away = user.sockets.is_empty();
-        let Some(engaged) = user.engaged_in(call) else { return };
+        let Some(engaged) = user.engaged_in(call) else { return dropped() };
         let own = match &event {
             ServerEvent::Error { .. } => true,
             ServerEvent::Chat { from, .. } | ServerEvent::SocialShared { from, .. } => *from == id,
             _ => false,
         };
         if !own && (away || !engaged.joined) {
-            return engaged.hold(event);
+            let relay = engaged.hold(event);
+            return self.counts.relays.add_one(relay as usize);
+        }
+        if !own {
+            self.counts.relays.add_one(Relay::Delivered as usize);
         }
         for socket in user.sockets.iter().filter(|socket| socket.in_room || !in_room) {
             out.send(socket.conn, event.clone());

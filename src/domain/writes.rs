@@ -26,12 +26,19 @@ pub(super) enum Then {
     Finalize(Finishing),
 }
 
+impl Then {
+    fn is_finalize(&self) -> bool {
+        matches!(self, Self::Finalize(_))
+    }
+}
+
 /// Writes under way and writes that failed.
 #[derive(Default)]
 pub(super) struct Writes {
     pending: BTreeMap<u64, Pending>,
     last_ticket: u64,
     lost: u64,
+    finishing: usize,
 }
 
 struct Pending {
@@ -53,7 +60,23 @@ impl Writes {
 
     /// Nothing follows this one any more, and it is not tried again.
     pub fn abandon(&mut self, ticket: u64) {
-        self.pending.remove(&ticket);
+        self.remove(ticket);
+    }
+
+    /// How many of them end a call.
+    pub fn finishing(&self) -> usize {
+        self.finishing
+    }
+
+    fn insert(&mut self, ticket: u64, pending: Pending) {
+        self.finishing += usize::from(pending.then.is_finalize());
+        self.pending.insert(ticket, pending);
+    }
+
+    fn remove(&mut self, ticket: u64) -> Option<Pending> {
+        let pending = self.pending.remove(&ticket)?;
+        self.finishing -= usize::from(pending.then.is_finalize());
+        Some(pending)
     }
 
     /// Writes given up since the start.
@@ -74,13 +97,15 @@ impl Domain {
     /// Has `request` stored, and then `then` done. The write goes by the ticket that is returned.
     pub(super) fn write(&mut self, request: Request, then: Then, out: &mut Effects) -> u64 {
         let writes = &mut self.writes;
-        if writes.pending.len() >= WRITES_PENDING_MAX {
-            writes.pending.pop_first();
+        if writes.pending.len() >= WRITES_PENDING_MAX
+            && let Some(oldest) = writes.pending.keys().next().copied()
+        {
+            writes.remove(oldest);
             writes.lost += 1;
         }
         writes.last_ticket += 1;
         let (ticket, request) = (writes.last_ticket, Box::new(request));
-        writes.pending.insert(ticket, Pending { request: request.clone(), then, failed: false });
+        writes.insert(ticket, Pending { request: request.clone(), then, failed: false });
         out.push(Effect::Write { ticket, request });
         ticket
     }
@@ -97,7 +122,7 @@ impl Domain {
             }
             Some(reply) => reply,
         };
-        let Some(pending) = self.writes.pending.remove(&ticket) else { return };
+        let Some(pending) = self.writes.remove(ticket) else { return };
         match pending.then {
             Then::Tell(messages) => {
                 for (user, message) in messages {

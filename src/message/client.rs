@@ -125,24 +125,50 @@ impl ClientEvent {
         decoded
     }
 
+    /// Every wire name, each at its [`ClientEvent::index`].
+    pub const NAMES: [&'static str; 17] = [
+        "auth",
+        "presence:join",
+        "presence:leave",
+        "queue:join",
+        "queue:leave",
+        "call:invite",
+        "call:accept",
+        "call:decline",
+        "call:extend-wait",
+        "call:rescind",
+        "room:join",
+        "room:chat",
+        "room:giveSocial",
+        "call:end",
+        "rtc:offer",
+        "rtc:answer",
+        "rtc:ice",
+    ];
+
     /// The wire name.
     pub fn name(&self) -> &'static str {
+        Self::NAMES[self.index()]
+    }
+
+    /// Where its name stands, for what is counted by name.
+    pub fn index(&self) -> usize {
         match self {
-            Self::Auth { .. } => "auth",
-            Self::PresenceJoin => "presence:join",
-            Self::PresenceLeave => "presence:leave",
-            Self::QueueJoin => "queue:join",
-            Self::QueueLeave => "queue:leave",
-            Self::Invite { .. } => "call:invite",
-            Self::Accept { .. } => "call:accept",
-            Self::Decline { .. } => "call:decline",
-            Self::ExtendWait { .. } => "call:extend-wait",
-            Self::Rescind { .. } => "call:rescind",
-            Self::RoomJoin { .. } => "room:join",
-            Self::Signal { kind, .. } => kind.event(),
-            Self::Chat { .. } => "room:chat",
-            Self::GiveSocial { .. } => "room:giveSocial",
-            Self::End { .. } => "call:end",
+            Self::Auth { .. } => 0,
+            Self::PresenceJoin => 1,
+            Self::PresenceLeave => 2,
+            Self::QueueJoin => 3,
+            Self::QueueLeave => 4,
+            Self::Invite { .. } => 5,
+            Self::Accept { .. } => 6,
+            Self::Decline { .. } => 7,
+            Self::ExtendWait { .. } => 8,
+            Self::Rescind { .. } => 9,
+            Self::RoomJoin { .. } => 10,
+            Self::Chat { .. } => 11,
+            Self::GiveSocial { .. } => 12,
+            Self::End { .. } => 13,
+            Self::Signal { kind, .. } => 14 + *kind as usize,
         }
     }
 }
@@ -354,6 +380,14 @@ mod tests {
     }
 
     const ID: &str = "2f1f3c58-9d5b-4a3e-8f6a-0d1c2b3a4958";
+
+    #[test]
+    fn a_signal_is_counted_under_its_own_name() {
+        for kind in [SignalKind::Offer, SignalKind::Answer, SignalKind::Ice] {
+            let event = ClientEvent::Signal { room: None, kind, payload: Bytes::new() };
+            assert_eq!(event.name(), kind.event());
+        }
+    }
 
     #[test]
     fn signalling_payload_keeps_its_bytes() {

@@ -90,27 +90,59 @@ pub enum DeclineReason {
 }
 
 impl ServerEvent {
+    /// Every wire name, each at its [`ServerEvent::index`].
+    pub const NAMES: [&'static str; 20] = [
+        "auth:success",
+        "auth:failed",
+        "auth:banned",
+        "presence:update",
+        "queue:update",
+        "call:notify",
+        "call:wait-extended",
+        "call:rescinded",
+        "call:declined",
+        "call:start",
+        "room:chat",
+        "room:socialShared",
+        "peer:disconnected",
+        "session:finalized",
+        "metrics:update",
+        "session:invalidated",
+        "error",
+        "rtc:offer",
+        "rtc:answer",
+        "rtc:ice",
+    ];
+
+    /// [`ServerEvent::index`] of every [`ServerEvent::PresenceUpdate`].
+    pub const PRESENCE_UPDATE: usize = 3;
+
     /// The wire name.
     pub fn name(&self) -> &'static str {
+        Self::NAMES[self.index()]
+    }
+
+    /// Where its name stands, for what is counted by name.
+    pub fn index(&self) -> usize {
         match self {
-            Self::AuthSuccess => "auth:success",
-            Self::AuthFailed => "auth:failed",
-            Self::AuthBanned => "auth:banned",
-            Self::PresenceUpdate { .. } => "presence:update",
-            Self::QueueUpdate { .. } => "queue:update",
-            Self::CallNotify { .. } => "call:notify",
-            Self::WaitExtended => "call:wait-extended",
-            Self::Rescinded { .. } => "call:rescinded",
-            Self::Declined { .. } => "call:declined",
-            Self::CallStart { .. } => "call:start",
-            Self::Signal { kind, .. } => kind.event(),
-            Self::Chat { .. } => "room:chat",
-            Self::SocialShared { .. } => "room:socialShared",
-            Self::PeerDisconnected => "peer:disconnected",
-            Self::Finalized { .. } => "session:finalized",
-            Self::MetricsUpdate(_) => "metrics:update",
-            Self::SessionInvalidated => "session:invalidated",
-            Self::Error { .. } => "error",
+            Self::AuthSuccess => 0,
+            Self::AuthFailed => 1,
+            Self::AuthBanned => 2,
+            Self::PresenceUpdate { .. } => Self::PRESENCE_UPDATE,
+            Self::QueueUpdate { .. } => 4,
+            Self::CallNotify { .. } => 5,
+            Self::WaitExtended => 6,
+            Self::Rescinded { .. } => 7,
+            Self::Declined { .. } => 8,
+            Self::CallStart { .. } => 9,
+            Self::Chat { .. } => 10,
+            Self::SocialShared { .. } => 11,
+            Self::PeerDisconnected => 12,
+            Self::Finalized { .. } => 13,
+            Self::MetricsUpdate(_) => 14,
+            Self::SessionInvalidated => 15,
+            Self::Error { .. } => 16,
+            Self::Signal { kind, .. } => 17 + *kind as usize,
         }
     }
 

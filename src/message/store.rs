@@ -61,6 +61,56 @@ pub enum Request {
 }
 
 impl Request {
+    /// A name for each kind, at its [`Request::index`].
+    pub const NAMES: [&'static str; 20] = [
+        "sign_up",
+        "session",
+        "link",
+        "account_by_email",
+        "account_by_user",
+        "log_in",
+        "profile",
+        "set_socials",
+        "relations",
+        "pair",
+        "set_cooldown",
+        "start_call",
+        "keep_calls",
+        "running_calls",
+        "finish_call",
+        "history",
+        "sweep",
+        "archive",
+        "ping",
+        "standing",
+    ];
+
+    /// Where the name of its kind stands, for what is counted by kind.
+    pub fn index(&self) -> usize {
+        match self {
+            Self::SignUp(_) => 0,
+            Self::Session { .. } => 1,
+            Self::Link { .. } => 2,
+            Self::AccountByEmail { .. } => 3,
+            Self::AccountByUser { .. } => 4,
+            Self::LogIn { .. } => 5,
+            Self::Profile { .. } => 6,
+            Self::SetSocials { .. } => 7,
+            Self::Relations { .. } => 8,
+            Self::Pair { .. } => 9,
+            Self::SetCooldown { .. } => 10,
+            Self::StartCall(_) => 11,
+            Self::KeepCalls(_) => 12,
+            Self::RunningCalls { .. } => 13,
+            Self::FinishCall(_) => 14,
+            Self::History { .. } => 15,
+            Self::Sweep { .. } => 16,
+            Self::Archive { .. } => 17,
+            Self::Ping => 18,
+            Self::Standing => 19,
+        }
+    }
+
     /// Whether it may change anything.
     pub fn is_write(&self) -> bool {
         match self {

@@ -32,8 +32,8 @@ pub use cpus::usable_cpus;
 pub use inherited::{inherited, share};
 pub use listener::{Listener, bind, bind_all};
 pub use resources::{
-    Heap, descriptor_limit, give_free_memory_back, give_large_blocks_back, give_way, heap, locked_memory_limit,
-    raise_descriptor_limit,
+    Heap, Processor, descriptor_limit, give_free_memory_back, give_large_blocks_back, give_way, heap,
+    locked_memory_limit, processor_time, raise_descriptor_limit,
 };
 pub use scratch::{Lease, SCRATCH_BYTES, SCRATCH_IDLE_MAX, Scratch};
 pub use stream::{Detached, Stream};

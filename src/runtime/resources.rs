@@ -4,6 +4,8 @@
 //! more of what is freed (mimalloc), or more for themselves (jemalloc). Not here: deciding what a limit means for the
 //! number of connections.
 
+use std::time::Duration;
+
 /// A limit of `setrlimit(2)`.
 #[derive(Clone, Copy)]
 pub(super) enum Resource {
@@ -40,6 +42,30 @@ pub fn locked_memory_limit() -> u64 {
 /// How much less the calling thread is to be preferred, of 19: for one of such a niceness a thread of the usual one is
 /// interrupted as soon as it wakes, yet where all are busy it has a tenth of a core left.
 const NICENESS: libc::c_int = 10;
+
+/// Whose processor time.
+#[derive(Clone, Copy)]
+pub enum Processor {
+    /// Of all threads of the process.
+    Process,
+    /// Of the calling thread; what the kernel does for it counts, too.
+    Thread,
+}
+
+/// Time that a processor has worked, for the program and in the kernel.
+#[allow(unsafe_code)]
+pub fn processor_time(whose: Processor) -> Duration {
+    let clock = match whose {
+        Processor::Process => libc::CLOCK_PROCESS_CPUTIME_ID,
+        Processor::Thread => libc::CLOCK_THREAD_CPUTIME_ID,
+    };
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the call only writes `time`, which outlives it; both clocks are there on every Linux.
+    unsafe {
+        libc::clock_gettime(clock, &mut time);
+    }
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
 
 /// Lets the other threads of the machine go before the calling one, which computes for long.
 #[allow(unsafe_code)]

@@ -12,6 +12,7 @@ use crate::runtime::{Listener, Stream, sleep};
 
 use super::Shard;
 use super::connection::{self, Served};
+use super::counters::{Opened, Refused};
 
 /// Pause after the kernel refused a connection (no descriptor left): accepting at once would spin.
 const REFUSED_PAUSE: Duration = Duration::from_millis(50);
@@ -43,9 +44,11 @@ fn welcome(shard: &Rc<Shard>, mut stream: Stream, peer: std::net::IpAddr) {
     let is_full = shard.open.fetch_add(1, Ordering::Relaxed) >= shard.settings.connections_max;
     if is_full || shard.refusing.load(Ordering::Relaxed) {
         shard.open.fetch_sub(1, Ordering::Relaxed);
+        shard.counters.refused.add_one(if is_full { Refused::Full } else { Refused::MemoryShort } as usize);
         let _ = stream.try_write(&mut [Bytes::from_static(FULL)].into());
         return;
     }
+    shard.counters.opened.add_one(Opened::Socket as usize);
     let seed = shard.random.borrow_mut().bytes();
     let conn = Conn::new(shard.now(), shard.settings.conn.clone(), peer.to_canonical(), seed);
     connection::serve(shard.clone(), Served { conn, stream: Some(stream), journey: None });

@@ -2,9 +2,7 @@
 
 use std::rc::Rc;
 
-use bytes::Bytes;
-
-use crate::base::{ConnId, Time};
+use crate::base::{ConnId, Time, UserId};
 use crate::conn::{CloseReason, Conn};
 use crate::domain::{Dismissal, Effect, Effects, Input};
 use crate::message::ServerEvent;
@@ -35,7 +33,9 @@ impl Shard {
 
     /// Sends one event to one connection.
     pub(super) fn send(&self, conn: ConnId, event: &ServerEvent) {
-        self.send_encoded(self.now(), conn, &event.encode());
+        let now = self.now();
+        self.counters.sent.add_one(event.index());
+        self.on_conn(conn, |conn| conn.send(now, &event.encode()));
     }
 
     fn apply(self: &Rc<Self>, now: Time, effect: Effect) {
@@ -44,11 +44,8 @@ impl Shard {
             Effect::Refuse { conn, message } => self.on_conn(conn, |conn| conn.refuse_connect(now, message)),
             Effect::Bind { conn } => self.on_conn(conn, Conn::bind),
             Effect::Unbind { conn } => self.on_conn(conn, |conn| conn.unbind(now)),
-            Effect::Send { conn, event } => self.send_encoded(now, conn, &event.encode()),
-            Effect::FanOut { conns, user, event } => {
-                let encoded = event.encode();
-                conns.iter().for_each(|conn| self.on_entry(*conn, |entry| entry.send_diff(now, user, &encoded)));
-            }
+            Effect::Send { conn, event } => self.send(conn, &event),
+            Effect::FanOut { conns, user, event } => self.fan_out(now, &conns, user, &event),
             Effect::Dismiss { conn, why } => self.on_conn(conn, |conn| conn.close(now, why.into())),
             Effect::Tell { user, message } => {
                 self.mesh.send(self.placement.home(user), Envelope::User { user, message });
@@ -70,8 +67,18 @@ impl Shard {
         }
     }
 
-    fn send_encoded(&self, now: Time, conn: ConnId, encoded: &Bytes) {
-        self.on_conn(conn, |conn| conn.send(now, encoded));
+    fn fan_out(&self, now: Time, conns: &[ConnId], user: UserId, event: &ServerEvent) {
+        let encoded = event.encode();
+        let (mut sent, mut spared) = (0, 0);
+        for conn in conns {
+            self.on_entry(*conn, |entry| {
+                let is_sent = entry.send_diff(now, user, &encoded);
+                *if is_sent { &mut sent } else { &mut spared } += 1;
+            });
+        }
+        self.counters.fan_outs.observe(sent + spared);
+        self.counters.sent.add(event.index(), sent);
+        self.counters.spared.add(spared);
     }
 
     /// Does something to a connection, if it is still there, and lets its task see to the rest.

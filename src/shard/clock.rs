@@ -22,6 +22,11 @@ impl Clock {
         Self { started: Instant::now(), epoch: Time(since_epoch.as_millis() as u64) }
     }
 
+    /// Microseconds since the start, for durations.
+    pub fn micros(&self) -> u64 {
+        self.started.elapsed().as_micros() as u64
+    }
+
     /// Now.
     pub fn now(&self) -> Time {
         self.epoch + self.started.elapsed().as_millis() as u64

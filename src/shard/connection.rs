@@ -16,6 +16,7 @@ use bytes::Bytes;
 use futures_lite::future::or;
 use tracing::Instrument as _;
 
+use crate::api::counted::{self, Answerer};
 use crate::api::{self, ApiError};
 use crate::base::{ConnId, EngineSid, ShardId, Token};
 use crate::conn::{CloseReason, Conn, Output};
@@ -42,6 +43,9 @@ const READS_IN_A_ROW: usize = 8;
 const LINGER: Duration = Duration::from_secs(2);
 /// Bytes read and thrown away meanwhile.
 const LINGER_BYTES_MAX: usize = 1024 * 1024;
+
+/// Among the reasons why connections end, for one that was lost between two shards.
+pub(super) const LOST_ON_THE_WAY: &str = "lost_on_the_way";
 
 /// A connection on its way to the shard that owns its user, or its session.
 ///
@@ -79,6 +83,9 @@ enum Fate {
 pub(super) fn serve(shard: Rc<Shard>, served: Served) {
     let Served { conn, stream, journey } = served;
     let id = shard.slots.borrow_mut().insert(conn, journey.map(Session::new));
+    if let Some(entry) = shard.slots.borrow_mut().get(id) {
+        shard.counters.transports.raise(entry.transport as usize);
+    }
     if let Some(journey) = journey {
         shard.session_here(journey, id);
     }
@@ -98,8 +105,31 @@ pub fn adopt(shard: Rc<Shard>, adopted: Adopted) {
     match fd.map(Stream::attach).transpose() {
         Ok(stream) => serve(shard, Served { conn, stream, journey }),
         Err(error) => {
-            shard.open.fetch_sub(1, Ordering::Relaxed);
+            shard.lost_on_the_way();
             tracing::warn!(%error, "a connection was lost on its way between shards");
+        }
+    }
+}
+
+impl Shard {
+    fn count_closed(&self, reason: &'static str) {
+        *self.closed.borrow_mut().entry(reason).or_default() += 1;
+    }
+
+    /// A connection did not arrive where it was to move.
+    fn lost_on_the_way(&self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+        self.count_closed(LOST_ON_THE_WAY);
+    }
+
+    /// What is spoken over a connection changes once or twice in its life.
+    fn count_transport(&self, entry: &mut Entry) {
+        if let Some(transport) = entry.conn.transport()
+            && transport != entry.transport
+        {
+            self.counters.transports.lower(entry.transport as usize);
+            self.counters.transports.raise(transport as usize);
+            entry.transport = transport;
         }
     }
 }
@@ -131,6 +161,7 @@ impl Task {
         }
         match output {
             Output::Event(event) => {
+                self.shard.counters.received.add_one(event.index());
                 if self.shard.domain.borrow().needs(self.shard.now(), self.id, &event).is_some() {
                     return Some(Output::Event(event));
                 }
@@ -142,7 +173,10 @@ impl Task {
             }
             Output::PostFailed { sid, reason } => self.post_failed(sid, reason),
             Output::Probed(sid) => self.probed(sid),
-            Output::Refused(message) => self.shard.send(self.id, &ServerEvent::Error { message }),
+            Output::Refused(message) => {
+                self.shard.counters.malformed.add_one();
+                self.shard.send(self.id, &ServerEvent::Error { message });
+            }
             Output::Left(leave) => self.shard.handle(Input::Left { conn: self.id, leave }),
             other => return Some(other),
         }
@@ -197,8 +231,10 @@ impl Task {
             response
         };
         let answered = Box::pin(answered.instrument(span.clone()));
-        let response =
-            self.meanwhile(contained_future(answered)).await.unwrap_or_else(|| ApiError::Internal.response());
+        let response = self.meanwhile(contained_future(answered)).await.unwrap_or_else(|| {
+            self.shard.counters.requests.add_one(counted::place(Answerer::Panicked as usize, 500));
+            ApiError::Internal.response()
+        });
         let response = span.in_scope(|| names::mark(name, request, response));
         let now = self.shard.now();
         self.with(|entry| entry.conn.respond(now, response));
@@ -239,12 +275,14 @@ impl Task {
                 for _ in 0..READS_IN_A_ROW {
                     task.write(context, entry);
                     if entry.has_missed() {
-                        entry.catch_up(now, task.id, task.shard.domain.borrow().directory());
+                        let sent = entry.catch_up(now, task.id, task.shard.domain.borrow().directory());
+                        task.shard.counters.sent.add(ServerEvent::PRESENCE_UPDATE, sent);
                         task.write(context, entry);
                     }
                     if entry.conn.has_output() {
                         return Poll::Ready(());
                     }
+                    task.shard.count_transport(entry);
                     task.shard.timers.set(task.id, entry);
                     if !entry.conn.wants_read() || !task.read(context, entry) {
                         return Poll::Pending;
@@ -313,6 +351,7 @@ impl Task {
     pub(super) fn leave_slot(&self) -> Box<Entry> {
         let mut entry = self.shard.slots.borrow_mut().remove(self.id).expect("a connection leaves its slot once");
         self.shard.timers.clear(self.id, &mut entry);
+        self.shard.counters.transports.lower(entry.transport as usize);
         entry
     }
 
@@ -332,7 +371,7 @@ impl Task {
         let adopted = Adopted { conn: entry.conn, journey, fd };
         let is_whole = is_polling || adopted.fd.is_some();
         if !is_whole || !self.shard.mesh.send(home, Envelope::Adopt(Box::new(adopted))) {
-            self.shard.open.fetch_sub(1, Ordering::Relaxed);
+            self.shard.lost_on_the_way();
             if let Some(journey) = journey {
                 self.shard.session_lost(journey.sid);
             }
@@ -342,7 +381,7 @@ impl Task {
     /// Gets the last bytes out and lets the peer read them: a socket that is closed with unread input is reset.
     async fn close(mut self, reason: CloseReason) {
         tracing::debug!(reason = reason.as_str(), "connection closed");
-        *self.shard.closed.borrow_mut().entry(reason.as_str()).or_default() += 1;
+        self.shard.count_closed(reason.as_str());
         if self.stream.is_none() {
             self.last_word().await;
         }

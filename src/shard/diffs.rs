@@ -17,28 +17,33 @@ use super::slots::Entry;
 pub struct Missed(Option<Box<Set<UserId>>>);
 
 impl Entry {
-    /// Sends a change of `user`, already encoded; later if too much waits for the client already.
-    pub fn send_diff(&mut self, now: Time, user: UserId, encoded: &Bytes) {
+    /// Sends a change of `user`, already encoded; later, and then it is false, if too much waits for the client already.
+    pub fn send_diff(&mut self, now: Time, user: UserId, encoded: &Bytes) -> bool {
         if self.conn.waiting_bytes() < DIFFS_BACKLOG_BYTES_MAX && !self.has_missed() {
-            return self.conn.send(now, encoded);
+            self.conn.send(now, encoded);
+            return true;
         }
         let missed = self.missed.0.get_or_insert_default();
         missed.insert(user);
         if missed.len() > DIFFS_MISSED_MAX {
             self.conn.close(now, CloseReason::SlowReader);
         }
+        false
     }
 
-    /// Sends what was missed, once the client has read what had been waiting.
-    pub fn catch_up(&mut self, now: Time, id: ConnId, directory: &Directory) {
+    /// Sends what was missed, once the client has read what had been waiting; tells how many events that were.
+    pub fn catch_up(&mut self, now: Time, id: ConnId, directory: &Directory) -> u64 {
+        let mut sent = 0;
         if self.conn.waiting_bytes() > 0 {
-            return;
+            return sent;
         }
         for user in self.missed.0.take().into_iter().flat_map(|users| *users) {
             if let Some(news) = directory.news(id, user) {
                 self.conn.send(now, &news.encode());
+                sent += 1;
             }
         }
+        sent
     }
 
     /// Whether there is something to catch up with.
@@ -89,7 +94,9 @@ mod tests {
         let users: Vec<UserId> = (0..50).map(|_| UserId::draw(&mut random)).collect();
         let diff = |user| ServerEvent::QueueUpdate { user, available: true }.encode();
         for _ in 0..200 {
-            users.iter().for_each(|user| entry.send_diff(NOW, *user, &diff(*user)));
+            for user in &users {
+                entry.send_diff(NOW, *user, &diff(*user));
+            }
         }
         assert!(entry.has_missed() && entry.conn.waiting_bytes() < DIFFS_BACKLOG_BYTES_MAX + 200);
         entry.catch_up(NOW, id, &directory);

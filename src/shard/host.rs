@@ -11,6 +11,7 @@ use crate::api::host::{Busy, CacheCounts, Host, Live, Unavailable};
 use crate::base::{Random, ShardId, Time, Token, TokenHash, UserId};
 use crate::domain::directory::Directory;
 use crate::domain::rate::{Action, Bucket, Key, Limit, Standing};
+use crate::hashing;
 use crate::link::LinkError;
 use crate::message::model::Login;
 use crate::message::store::{self, Profile, Reply, Request};
@@ -67,11 +68,11 @@ impl Host for ShardHost {
     }
 
     async fn hash_password(&self, password: String) -> Result<String, Busy> {
-        self.0.stores.hasher().hash(password).await.map_err(|_| Busy)
+        self.0.counted(self.0.stores.hasher().hash(password).await)
     }
 
     async fn verify_password(&self, password: String, hash: Option<String>) -> Result<bool, Busy> {
-        self.0.stores.hasher().verify(password, hash).await.map_err(|_| Busy)
+        self.0.counted(self.0.stores.hasher().verify(password, hash).await)
     }
 
     async fn rate(&self, address: IpAddr, bucket: Bucket, key: Key, limit: Limit, action: Action) -> Standing {
@@ -125,6 +126,14 @@ impl Host for ShardHost {
         !self.0.stopping.get() && matches!(in_time(self.0.stores.ask(Request::Ping)).await, Some(Ok(Reply::Done)))
     }
 
+    fn answered(&self, place: usize) {
+        self.0.counters.requests.add_one(place);
+    }
+
+    fn limited(&self, bucket: Bucket) {
+        self.0.counters.limited.add_one(bucket as usize);
+    }
+
     async fn live(&self) -> Live {
         let (shard, memory) = (&self.0, Memory::read());
         let mut live = shard.count();
@@ -145,6 +154,15 @@ impl Host for ShardHost {
     }
 }
 
+impl Shard {
+    fn counted<T>(&self, hashed: Result<T, hashing::Busy>) -> Result<T, Busy> {
+        hashed.map_err(|_| {
+            self.counters.hashing_busy.add_one();
+            Busy
+        })
+    }
+}
+
 /// What comes within the time that a probe waits.
 async fn in_time<T>(work: impl Future<Output = T>) -> Option<T> {
     let late = async {
@@ -155,5 +173,11 @@ async fn in_time<T>(work: impl Future<Output = T>) -> Option<T> {
 }
 
 fn sum(a: CacheCounts, b: CacheCounts) -> CacheCounts {
-    CacheCounts { size: a.size + b.size, max: a.max + b.max, hits: a.hits + b.hits, misses: a.misses + b.misses }
+    CacheCounts {
+        size: a.size + b.size,
+        max: a.max + b.max,
+        hits: a.hits + b.hits,
+        misses: a.misses + b.misses,
+        evictions: a.evictions + b.evictions,
+    }
 }

@@ -26,6 +26,7 @@ use super::Shard;
 use super::connection::{self, Adopted};
 use super::drain;
 use super::polling::Whereabouts;
+use super::sample::Sample;
 
 /// Messages handled in a row before other tasks have their turn.
 const BATCH: u32 = 128;
@@ -52,6 +53,8 @@ pub enum Envelope {
     Ping { reply: oneshot::Sender<()> },
     /// This shard's share of the counts.
     Count { reply: oneshot::Sender<Live> },
+    /// All that this shard counts, for the metrics.
+    Sample { reply: oneshot::Sender<Box<Sample>> },
     /// Accept nothing more, and close all connections.
     Drain { reply: oneshot::Sender<()> },
     /// Store what is to be stored, and end.
@@ -117,6 +120,11 @@ impl Mesh {
         answer.await.ok()
     }
 
+    /// Messages that could not be kept, and how many are kept now for inboxes that are full.
+    pub fn standing(&self) -> (u64, usize) {
+        (self.shed.get(), self.overflows.iter().map(|overflow| overflow.waiting.borrow().len()).sum())
+    }
+
     /// Starts the tasks that deliver the overflows.
     pub fn run_overflows(&self) {
         for (sender, overflow) in self.senders.iter().zip(&self.overflows) {
@@ -180,6 +188,7 @@ impl Shard {
             }
             Envelope::Ping { reply } => drop(reply.send(())),
             Envelope::Count { reply } => drop(reply.send(self.count())),
+            Envelope::Sample { reply } => drop(reply.send(Box::new(self.sample()))),
             Envelope::Drain { reply } => spawn_local(drain::run(self.clone(), reply)),
             Envelope::Stop { .. } => unreachable!("handled by the loop"),
         }

@@ -28,6 +28,8 @@ mod apply;
 pub mod clock;
 mod connection;
 mod contained;
+mod counters;
+mod describe;
 mod diffs;
 mod drain;
 mod encoding;
@@ -36,15 +38,20 @@ mod host;
 mod inbox;
 mod names;
 mod polling;
+mod pulse;
+mod sample;
 mod slots;
 mod store;
 mod sweep;
 mod timers;
 
 pub use contained::abort_on_shared_panic;
+pub use describe::describe;
 pub use inbox::{Envelope, inboxes};
+pub use sample::Sample;
 
 use clock::Clock;
+use counters::Counters;
 use inbox::Mesh;
 use polling::Sessions;
 use slots::Slots;
@@ -116,6 +123,7 @@ pub(crate) struct Shard {
     refusing: Arc<AtomicBool>,
     /// Connections that have ended, by reason.
     closed: RefCell<BTreeMap<&'static str, u64>>,
+    counters: Rc<Counters>,
     stopping: Cell<bool>,
     stopped: Notify,
 }
@@ -126,6 +134,8 @@ pub async fn run(start: Start) {
     let settings = start.settings;
     let domain_random = Random::from_entropy(random.bytes());
     let domain = Domain::new(start.id, start.placement, settings.domain.clone(), domain_random);
+    let counters = Rc::new(Counters::default());
+    let maxima = (settings.user_cache_max, settings.session_cache_max);
     let shard = Rc::new(Shard {
         id: start.id,
         placement: start.placement,
@@ -136,7 +146,7 @@ pub async fn run(start: Start) {
         domain: RefCell::new(domain),
         rates: RefCell::default(),
         timers: Timers::default(),
-        stores: Stores::new(start.links, settings.user_cache_max, settings.session_cache_max),
+        stores: Stores::new(start.links, maxima, start.clock, counters.clone()),
         mesh: Mesh::new(start.senders),
         scratch: Scratch::new(),
         encodings: Semaphore::new(COMPRESSIONS_MAX),
@@ -144,6 +154,7 @@ pub async fn run(start: Start) {
         open: start.open,
         refusing: start.refusing,
         closed: RefCell::default(),
+        counters,
         stopping: Cell::new(false),
         stopped: Notify::new(),
         settings,
@@ -153,6 +164,7 @@ pub async fn run(start: Start) {
     shard.handle(Input::Resume(start.resumed));
     spawn_local(timers::run(shard.clone()));
     spawn_local(sweep::run(shard.clone()));
+    spawn_local(pulse::run(shard.clone()));
     match Listener::new(start.listener) {
         Ok(listener) => spawn_local(accept::run(shard.clone(), listener)),
         Err(error) => return tracing::error!(%error, "shard cannot listen"),

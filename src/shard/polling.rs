@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_lite::future::or;
 
+use crate::api::counted::{self, Answerer};
 use crate::api::{self, ApiError};
 use crate::base::{ConnId, EngineSid, Map, ShardId, Time};
 use crate::conn::{CloseReason, Conn};
@@ -24,6 +25,7 @@ use crate::wire::upgrade::{EngineAsk, EngineRefusal};
 use super::Shard;
 use super::connection::{self, Served, Task};
 use super::contained::contained;
+use super::counters::{Opened, Refused};
 use super::encoding::encode;
 use super::inbox::Envelope;
 use super::slots::Entry;
@@ -256,6 +258,7 @@ impl Task {
             Err(Detour::Refused(refusal)) => refusal.response(),
             Err(Detour::Follow(shard)) => return Some(shard),
         };
+        self.shard.counters.requests.add_one(counted::place(Answerer::Engine as usize, response.status));
         let mut response = api::mark_engine(&self.shard.settings.api, request, response);
         let shard = self.shard.clone();
         self.meanwhile(encode(&shard, request, &mut response)).await;
@@ -269,6 +272,7 @@ impl Task {
         let (shard, now) = (self.shard.clone(), self.shard.now());
         if shard.open.fetch_add(1, Ordering::Relaxed) >= shard.settings.connections_max {
             shard.open.fetch_sub(1, Ordering::Relaxed);
+            shard.counters.refused.add_one(Refused::Full as usize);
             return ApiError::AtCapacity.response();
         }
         let (sid, seed) = {
@@ -281,6 +285,7 @@ impl Task {
             return EngineRefusal::BadRequest.response();
         };
         let open = conn.take_payload(now).unwrap_or_default();
+        shard.counters.opened.add_one(Opened::Polling as usize);
         connection::serve(shard, Served { conn, stream: None, journey: Some(Journey { sid, moves: 0 }) });
         payload(open)
     }
@@ -430,6 +435,7 @@ impl Task {
         let conn = self.leave_slot().conn;
         // Two connections become one.
         shard.open.fetch_sub(1, Ordering::Relaxed);
+        shard.counters.upgraded.add_one();
         let Some(stream) = self.stream.take() else { return };
         shard.on_session(sid, |entry| {
             let Some(session) = &mut entry.session else { return };

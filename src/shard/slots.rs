@@ -3,7 +3,7 @@
 use std::task::Waker;
 
 use crate::base::{ConnId, ShardId, Time};
-use crate::conn::Conn;
+use crate::conn::{Conn, Transport};
 
 use super::diffs::Missed;
 use super::polling::Session;
@@ -31,6 +31,8 @@ pub struct Entry {
     /// Of an Engine.IO session that began by polling.
     pub session: Option<Box<Session>>,
     pub missed: Missed,
+    /// As it was counted last.
+    pub transport: Transport,
 }
 
 impl Slots {
@@ -47,8 +49,10 @@ impl Slots {
         });
         let slot = &mut self.slots[index as usize];
         assert!(slot.entry.is_none(), "a free slot is empty");
+        let transport = conn.transport().unwrap_or(Transport::Http);
         slot.entry = Some(Box::new(Entry {
             conn,
+            transport,
             waker: None,
             timer_at: None,
             session: session.map(Box::new),

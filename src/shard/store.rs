@@ -6,6 +6,9 @@
 //! that was cached lately is taken as it was.
 
 use std::cell::RefCell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
 
 use crate::api::host::{CacheCounts, Unavailable};
 use crate::base::{Time, TokenHash, UserId};
@@ -15,6 +18,8 @@ use crate::link::{Link, LinkError, Pending};
 use crate::message::model::Login;
 use crate::message::store::{Profile, Reply, Request};
 
+use super::clock::Clock;
+use super::counters::{Counters, StoreFault};
 use super::flights::{Flights, Landed};
 
 /// A row whose user was forgotten under the read is read again, so often at the most.
@@ -34,6 +39,8 @@ pub struct Links {
 /// Caches and links of one shard.
 pub(super) struct Stores {
     links: Links,
+    clock: Clock,
+    counters: Rc<Counters>,
     logins: RefCell<Cache<UserId, Login>>,
     profiles: RefCell<Cache<UserId, Profile>>,
     logins_under_way: Flights<(UserId, TokenHash), Result<Option<Login>, Unavailable>>,
@@ -41,16 +48,18 @@ pub(super) struct Stores {
 }
 
 impl Stores {
-    /// Empty caches of so many lines.
-    pub fn new(links: Links, profiles_max: usize, logins_max: usize) -> Self {
+    /// Empty caches of so many lines, for profiles and for logins.
+    pub fn new(links: Links, (profiles_max, logins_max): (usize, usize), clock: Clock, counters: Rc<Counters>) -> Self {
         let (logins, profiles) = (RefCell::new(Cache::new(logins_max)), RefCell::new(Cache::new(profiles_max)));
         let (logins_under_way, profiles_under_way) = (Flights::default(), Flights::default());
-        Self { links, logins, profiles, logins_under_way, profiles_under_way }
+        Self { links, clock, counters, logins, profiles, logins_under_way, profiles_under_way }
     }
 
     /// Asks the store; in its queue as soon as this returns.
-    pub fn ask(&self, request: Request) -> Pending<Reply> {
-        self.links.store.ask(request)
+    pub fn ask(&self, request: Request) -> Asking {
+        let (kind, asked_at) = (request.index(), self.clock.micros());
+        let pending = self.links.store.ask(request);
+        Asking { pending, kind, asked_at, clock: self.clock, counters: self.counters.clone() }
     }
 
     /// The pool that hashes passwords.
@@ -156,6 +165,37 @@ impl Stores {
     }
 }
 
+/// A reply to come, and what is counted of it. One that nobody waits for any more is not counted.
+#[must_use = "the reply arrives here"]
+pub(super) struct Asking {
+    pending: Pending<Reply>,
+    /// The index of the request's kind.
+    kind: usize,
+    asked_at: u64,
+    clock: Clock,
+    counters: Rc<Counters>,
+}
+
+impl Future for Asking {
+    type Output = Result<Reply, LinkError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let reply = std::task::ready!(Pin::new(&mut self.pending).poll(context));
+        let fault = match &reply {
+            Ok(Reply::Failed(_)) => Some(StoreFault::Failed),
+            Ok(Reply::Away) => Some(StoreFault::Away),
+            Err(LinkError::Full) => Some(StoreFault::QueueFull),
+            Err(LinkError::Closed) => Some(StoreFault::Closed),
+            Ok(_) => None,
+        };
+        match fault {
+            Some(fault) => self.counters.store_faults.add_one(fault as usize),
+            None => self.counters.store[self.kind].observe(self.clock.micros() - self.asked_at),
+        }
+        Poll::Ready(reply)
+    }
+}
+
 /// A reply that can be used; what the store could not do is logged.
 pub(super) fn checked(reply: Result<Reply, LinkError>) -> Result<Reply, Unavailable> {
     match reply {
@@ -174,7 +214,8 @@ pub(super) fn checked(reply: Result<Reply, LinkError>) -> Result<Reply, Unavaila
 }
 
 fn counts<K: std::hash::Hash + Eq, V>(cache: &Cache<K, V>) -> CacheCounts {
-    CacheCounts { size: cache.len(), max: cache.max(), hits: cache.hits(), misses: cache.misses() }
+    let (hits, misses, evictions) = (cache.hits(), cache.misses(), cache.evictions());
+    CacheCounts { size: cache.len(), max: cache.max(), hits, misses, evictions }
 }
 
 #[cfg(test)]
@@ -201,7 +242,7 @@ mod tests {
         };
         let (store, incoming) = link(8);
         let hasher = hashing::start(&settings).unwrap().hasher();
-        (Stores::new(Links { store, hasher }, 8, 8), incoming)
+        (Stores::new(Links { store, hasher }, (8, 8), Clock::start(), Rc::default()), incoming)
     }
 
     fn user(number: u8) -> UserId {

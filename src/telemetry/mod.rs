@@ -1,5 +1,6 @@
-//! What the process says of itself to its operator: logs and memory. Metrics come later.
+//! What the process says of itself to its operator: logs, memory, and the form of metrics.
 
+pub mod exposition;
 pub mod groups;
 pub mod logs;
 pub mod manager;

@@ -58,6 +58,9 @@ pub struct Fake {
     /// A referral code that is known, and whom it introduces to.
     pub referral: RefCell<Option<(String, UserId)>>,
     pub down: Cell<bool>,
+    /// Places of what was answered, and what was refused.
+    pub answered: RefCell<Vec<usize>>,
+    pub limited: RefCell<Vec<Bucket>>,
     /// Sessions are good, but their accounts are gone.
     pub gone: Cell<bool>,
     pub busy: Cell<bool>,
@@ -87,6 +90,8 @@ impl Fake {
             refusal: Cell::new(None),
             referral: RefCell::default(),
             down: Cell::new(false),
+            answered: RefCell::default(),
+            limited: RefCell::default(),
             gone: Cell::new(false),
             busy: Cell::new(false),
             hashed: Cell::new(0),
@@ -348,6 +353,14 @@ impl Host for Fake {
         !self.down.get()
     }
 
+    fn answered(&self, place: usize) {
+        self.answered.borrow_mut().push(place);
+    }
+
+    fn limited(&self, bucket: Bucket) {
+        self.limited.borrow_mut().push(bucket);
+    }
+
     async fn live(&self) -> Live {
         Live {
             closed: [("peer_closed", 3)].into(),
@@ -356,7 +369,7 @@ impl Host for Fake {
             heap_used: 36_000_000,
             heap_total: 72_000_000,
             resident: 1024 * 1024,
-            users_cache: CacheCounts { size: 5, max: 800, hits: 3, misses: 1 },
+            users_cache: CacheCounts { size: 5, max: 800, hits: 3, misses: 1, evictions: 0 },
             sessions_cache: CacheCounts::default(),
         }
     }

@@ -2,8 +2,10 @@
 
 use std::net::IpAddr;
 
+use duet::api::counted::{CLASSES, NAMES};
 use duet::api::{Limits, Settings};
 use duet::base::Time;
+use duet::domain::rate::Bucket;
 use serde_json::json;
 
 use crate::fake::{Answer, Fake, NOW, assert_refused};
@@ -38,6 +40,25 @@ fn six_failures_block_an_address_for_ten_minutes() {
     server.address.set(IpAddr::from([192, 0, 2, 1]));
     server.now.set(NOW + 600_000);
     assert_eq!(server.post("/auth/guest", ANN).status(), 200);
+}
+
+#[test]
+fn every_answer_is_counted_once_by_what_gave_it_and_every_refusal_by_its_limit() {
+    let server = server();
+    server.get("/health", None);
+    server.get("/room/queue/", None);
+    server.get("/no/such/path", None);
+    server.post("/health", "");
+    server.post("/auth/guest", ANN);
+    for _ in 0..7 {
+        server.post("/auth/link", "{}");
+    }
+    let named = |place: &usize| format!("{} {}", NAMES[place / CLASSES.len()], CLASSES[place % CLASSES.len()]);
+    let mut answered: Vec<String> = server.answered.borrow().iter().map(named).collect();
+    assert_eq!(answered.len(), 12);
+    answered.dedup();
+    assert_eq!(answered, ["health 2xx", "queue 4xx", "unmatched 4xx", "sign_up 2xx", "link 4xx"]);
+    assert_eq!(*server.limited.borrow(), [Bucket::AuthFailure]);
 }
 
 #[test]

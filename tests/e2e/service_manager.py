@@ -4,7 +4,7 @@ Usage: python3 service_manager.py COMMAND [ARGUMENT...]
 
 Opens SOCKETS (default 1) listening sockets on a free port, more than one sharing it, and runs the command with them from
 descriptor 3 on, as often as asked. Prints one JSON object per line: first {"port"}, then {"pid"} of each start, {"told"}
-for what the process tells by NOTIFY_SOCKET, and {"ended": status}; what the process prints goes to standard error. Reads one command per line:
+for what the process tells by NOTIFY_SOCKET, {"log"} for each line that it prints, and after these {"ended": status}. Reads one command per line:
 "start", "kill SIGNAL", "freeze THREAD_NAME" (stops that one thread and lets the others run), "thaw". WATCHDOG_USEC is
 passed on. Ends with its standard input, and then takes the process with it.
 """
@@ -65,6 +65,7 @@ class Manager:
 
     def start(self):
         count = len(self.sockets)
+        log, written = os.pipe()
         # Away from the descriptors that they are to have, lest one overwrites another.
         copies = [os.dup(listener.fileno()) for listener in self.sockets]
 
@@ -74,7 +75,8 @@ class Manager:
                 apart = [os.dup(copy) for copy in apart]
             for place, copy in enumerate(apart):
                 os.dup2(copy, 3 + place)
-            os.dup2(2, 1)
+            os.dup2(written, 1)
+            os.dup2(written, 2)
             os.environ.update(
                 LISTEN_FDS=str(count), LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES=":".join(["http"] * count),
                 NOTIFY_SOCKET=self.address,
@@ -89,13 +91,17 @@ class Manager:
                 os.execvp(self.command[0], self.command)
             finally:
                 os._exit(127)
-        for copy in copies:
-            os.close(copy)
+        for descriptor in [*copies, written]:
+            os.close(descriptor)
         self.process = pid
         say(pid=pid)
-        threading.Thread(target=self.reap, args=[pid], daemon=True).start()
+        threading.Thread(target=self.reap, args=[pid, log], daemon=True).start()
 
-    def reap(self, pid):
+    def reap(self, pid, log):
+        # All that it says is told before its end.
+        with open(log, errors="replace") as lines:
+            for line in lines:
+                say(log=line.rstrip("\n"))
         _, status = os.waitpid(pid, 0)
         say(ended=os.waitstatus_to_exitcode(status))
 
