@@ -4,8 +4,8 @@
 import { defineRailway, postgres, preserve, project, service } from "railway/iac";
 
 /** What an orderly stop may take (duet's default), and until Railway kills. */
-const STOP_SECONDS = 10;
-const DRAINING_SECONDS = STOP_SECONDS + 10;
+const DRAIN_SECONDS = 10;
+const DRAINING_SECONDS = DRAIN_SECONDS + 10;
 
 /** Railway's edge carries no more for one service. */
 const EDGE_CONNECTIONS_MAX = 10_000;
@@ -41,7 +41,7 @@ export default defineRailway((context) => {
       TURN_SECRET: preserve(),
       DATABASE_URL: database.env.DATABASE_URL,
       CONNECTIONS_MAX: String(EDGE_CONNECTIONS_MAX),
-      STOP_SECONDS: String(STOP_SECONDS),
+      DRAIN_SECONDS: String(DRAIN_SECONDS),
       DEMO: context.isEnvironment("production") ? "off" : "on",
     },
   });

@@ -1,10 +1,11 @@
 //! Start in order, wait for a signal, stop in reverse.
 //!
-//! Start: settings, runtime, listeners, store, hashing pool, shards. Stop: no new connections and all calls ended and
-//! stored, connections closed, shards ended, pool and store drained. Each failure to start is one line. A service manager
-//! may have opened the listener, and is told of start and stop ([`service`]).
+//! Start: settings, runtime, listeners, store, hashing pool, running calls ([`running`]), shards. Stop: no new connections,
+//! the open ones closed, what happened in calls stored, shards ended, pool and store drained. Each failure to start is one
+//! line. A service manager may have opened the listener, and is told of start and stop ([`service`]).
 
 mod metrics;
+mod running;
 mod service;
 
 use std::fmt::Write as _;
@@ -64,8 +65,9 @@ pub fn run(config: &Config) -> Result<(), String> {
     let refusing = Arc::new(AtomicBool::new(false));
     let settings = Arc::new(config.shard_settings(&probe, shards, clock.now()));
     let (senders, inboxes) = shard::inboxes(placement);
+    let resumed = running::resume(&links.store, placement)?;
     let mut threads = Vec::new();
-    for (index, (listener, inbox)) in listeners.into_iter().zip(inboxes).enumerate() {
+    for (index, ((listener, inbox), resumed)) in listeners.into_iter().zip(inboxes).zip(resumed).enumerate() {
         let start = Start {
             id: ShardId(index as u16),
             placement,
@@ -76,6 +78,7 @@ pub fn run(config: &Config) -> Result<(), String> {
             listener,
             links: links.clone(),
             settings: settings.clone(),
+            resumed,
             open: open.clone(),
             refusing: refusing.clone(),
         };
@@ -97,7 +100,7 @@ pub fn run(config: &Config) -> Result<(), String> {
     config.warnings.iter().for_each(|line| tracing::warn!("{line}"));
     let status = format!("serving on {bound}: {shards} shards, {}, {}", probe.kind, config.store_description());
     let memory = watch_memory(&senders, config, &refusing);
-    wait_and_stop(&senders, threads, Duration::from_secs(config.stop_seconds), &status, memory, metrics)?;
+    wait_and_stop(&senders, threads, Duration::from_secs(config.drain_seconds), &status, memory, metrics)?;
     pool.stop();
     store.stop();
     tracing::info!("stopped");
@@ -206,7 +209,8 @@ async fn watch_memory(senders: &[mpsc::Sender<Envelope>], config: &Config, refus
 }
 
 /// Tells the service manager `status` once all shards serve, waits for SIGINT or SIGTERM, doing `meanwhile`, then stops
-/// the shards: first the calls of all, then the connections of all.
+/// the shards: first the connections of all, then what
+/// they left to be stored.
 fn wait_and_stop(
     senders: &[mpsc::Sender<Envelope>],
     threads: Vec<JoinHandle<()>>,
@@ -233,7 +237,7 @@ fn wait_and_stop(
         }
         service::stopping();
         let stop = async {
-            tell_all(senders, |reply| Envelope::EndCalls { reply }).await;
+            tell_all(senders, |reply| Envelope::Drain { reply }).await;
             tell_all(senders, |reply| Envelope::Stop { reply }).await;
         };
         tokio::select! {

@@ -133,7 +133,8 @@ pub struct Config {
     /// What a start tells, one line each.
     pub warnings: Vec<String>,
     pub metrics: MetricsAddress,
-    pub stop_seconds: u64,
+    pub drain_seconds: u64,
+    pub resume_seconds: u64,
 }
 
 /// Where metrics are served.
@@ -190,7 +191,7 @@ impl Config {
             session_cache_max: part(self.session_cache_max),
             sweep: Duration::from_secs(self.sweep_seconds),
             history_keep_ms: (self.history_keep_days > 0).then_some(self.history_keep_days * DAY_MS),
-            stop_ms: self.stop_seconds * 1000,
+            drain_ms: self.drain_seconds * 1000,
         }
     }
 
@@ -218,6 +219,7 @@ impl Config {
             user_connections_max: self.user_connections_max,
             event_rate: self.event_rate,
             event_burst: self.event_burst,
+            resume_ms: self.resume_seconds * 1000,
         }
     }
 
@@ -402,7 +404,8 @@ fn read(reader: &mut Reader, system: &System, command: Command) -> Config {
         log: reader.one("log", "must be a level or a filter", filter).unwrap_or_default(),
         log_format: reader.one("log-format", "must be auto, text or json", parsed).unwrap_or_default(),
         metrics: reader.one("metrics", "must be auto, off or address:port", metrics).unwrap_or_default(),
-        stop_seconds: reader.number("stop-seconds", 0..=3_600),
+        drain_seconds: reader.number("drain-seconds", 0..=3_600),
+        resume_seconds: reader.number("resume-seconds", 0..=3_600),
         warnings: Vec::new(),
     };
     checks::check(config, reader, system)

@@ -8,6 +8,8 @@ mod journal;
 mod postgres;
 #[path = "store/proxy.rs"]
 mod proxy;
+#[path = "store/running.rs"]
+mod running;
 #[path = "store/schema.rs"]
 mod schema;
 #[path = "store/sqlite.rs"]

@@ -80,6 +80,17 @@ pub const CALL_RECORDED_SECONDS_MIN: u64 = 5;
 pub const CALL_COMPLETED_SECONDS_MIN: u64 = 30;
 /// Time in which a lost connection may come back without consequences (contract 3.5, D6).
 pub const GRACE_MS: u64 = 5_000;
+/// Time for both to come back into a call after a restart, unless it is set otherwise: what socket.io-client, with the
+/// five attempts of the contract (3.1), takes at most, and some for the start itself.
+pub const RESUME_MS: u64 = 30_000;
+/// Running calls read from the store at a time; each may have a whole log.
+pub const RUNNING_PAGE: usize = 32;
+/// What happens in calls is kept for the next process after so long: what a process that is killed loses of the chat.
+pub const CALL_KEEP_MS: u64 = 250;
+/// A process with running calls notes so often that it is alive.
+pub const CALL_ALIVE_MS: u64 = 5_000;
+/// Lines of chat, and joins, that are kept in one write; further ones wait for the next.
+pub const KEEP_ENTRIES_MAX: usize = 512;
 /// Signals, chat and socials held for a participant who is not in the room yet; over it further ones are dropped (D37).
 pub const HELD_MAX: usize = 256;
 /// Bytes of the same.

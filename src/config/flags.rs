@@ -4,7 +4,7 @@
 
 /// Every flag, in the order of `--help`. Bounds stand where they are read.
 #[rustfmt::skip]
-pub(super) const FLAGS: [Flag; 62] = [
+pub(super) const FLAGS: [Flag; 63] = [
     flag("plan", "PLAN", "auto", "512mb, 1gb, 2gb, 4gb, 8gb, or auto: the largest that fits; sets every value that says auto"),
     flag("port", "PORT", "3001", "TCP port; 0 lets the system choose one"),
     flag("host", "HOST", "0.0.0.0", "Address to listen on; :: is all addresses, IPv4 and IPv6"),
@@ -65,7 +65,8 @@ pub(super) const FLAGS: [Flag; 62] = [
     flag("log", "LOG_LEVEL", "info", "error, warn, info, debug, trace, or a filter such as info,duet::store=debug"),
     flag("log-format", "LOG_FORMAT", "auto", "text, json, or auto: JSON in production unless a terminal reads it"),
     flag("metrics", "METRICS_ADDRESS", "auto", "Where Prometheus finds /metrics, such as 127.0.0.1:9464; auto is 127.0.0.1 and the port 6463 above that of --port; off"),
-    flag("stop-seconds", "STOP_SECONDS", "10", "Time that an orderly stop may take, seconds"),
+    flag("drain-seconds", "DRAIN_SECONDS", "10", "Time that an orderly stop may take, seconds"),
+    flag("resume-seconds", "RESUME_SECONDS", "30", "Time for both to come back into a running call after a restart, seconds"),
     flag(REDIS_URL, "REDIS_URL", "", "Not supported yet: must not be set"),
 ];
 

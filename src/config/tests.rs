@@ -40,6 +40,7 @@ fn the_defaults_are_those_of_the_layers() {
     assert_eq!(config.user_connections_max, limits::USER_CONNECTIONS_MAX);
     let (usual, domain) = (domain::Settings::default(), config.domain_settings());
     assert_eq!((domain.event_rate, domain.event_burst), (usual.event_rate, usual.event_burst));
+    assert_eq!(domain.resume_ms, usual.resume_ms);
     let (usual, hashing) = (hashing::Settings::default(), config.hashing_settings());
     assert_eq!((hashing.threads, hashing.memory_kib), (1, usual.memory_kib));
     assert_eq!(hashing.queue_len_max, usual.queue_len_max);

@@ -7,10 +7,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::base::limits::{
-    CALL_COMPLETED_SECONDS_MIN, CALL_RECORDED_SECONDS_MIN, CHAT_LOG_MAX, COOLDOWN_LONG_MS, RECENT_CALL_MS,
-    RECENT_CALLS_MAX,
+    CALL_ALLOWANCE_MS, CALL_COMPLETED_SECONDS_MIN, CALL_RECORDED_SECONDS_MIN, CHAT_LOG_MAX, COOLDOWN_LONG_MS,
+    RECENT_CALL_MS, RECENT_CALLS_MAX,
 };
-use crate::base::{CallId, ConnId, Map, Time, UserId};
+use crate::base::{CallId, ConnId, InviteId, Map, Time, UserId};
 use crate::message::model::{ChatKind, ChatLine, Metrics};
 use crate::message::shard::EndCause;
 use crate::message::store::{FinishedCall, Reply, Request};
@@ -27,6 +27,21 @@ pub(super) struct Call {
     pub callee: Arc<Card>,
     started_at: Time,
     log: Vec<ChatLine>,
+    /// Lines of the log that have been given to the store.
+    kept: usize,
+    /// Until its start is durable.
+    pub starting: Option<Starting>,
+    /// When it was last known to be alive in an earlier process.
+    alive_at: Option<Time>,
+}
+
+/// What is needed once the start of a call is durable, or not to be.
+pub(super) struct Starting {
+    pub invite: InviteId,
+    /// The connection that made the invite.
+    pub conn: ConnId,
+    /// The write.
+    pub ticket: u64,
 }
 
 /// What is known of a call that has ended and is being stored.
@@ -36,12 +51,26 @@ pub(super) struct Finishing {
     session: Arc<str>,
     caller: UserId,
     callee: UserId,
+    /// Too short for a loss to leave a trace (contract 3.5).
+    is_traceless: bool,
 }
 
 impl Call {
-    /// A call that starts `now`.
-    pub fn new(id: CallId, caller: Arc<Card>, callee: Arc<Card>, now: Time) -> Self {
-        Self { id, caller, callee, started_at: now, log: Vec::new() }
+    /// A call that starts as soon as that is durable.
+    pub fn new((id, started_at): (CallId, Time), (caller, callee): (Arc<Card>, Arc<Card>), starting: Starting) -> Self {
+        let (log, kept, starting, alive_at) = (Vec::new(), 0, Some(starting), None);
+        Self { id, caller, callee, started_at, log, kept, starting, alive_at }
+    }
+
+    /// A call that an earlier process has left behind, with what was kept of its log.
+    pub fn resumed(
+        (id, started_at): (CallId, Time),
+        (caller, callee): (Arc<Card>, Arc<Card>),
+        log: Vec<ChatLine>,
+        alive_at: Time,
+    ) -> Self {
+        let (kept, starting, alive_at) = (log.len(), None, Some(alive_at));
+        Self { id, caller, callee, started_at, log, kept, starting, alive_at }
     }
 
     /// Adds a line to the log; false when it is full.
@@ -53,15 +82,31 @@ impl Call {
         room
     }
 
-    fn duration(&self, now: Time) -> u64 {
-        now.seconds_since(self.started_at)
+    /// Takes up to `count` lines, with their numbers, that have not been given to the store.
+    pub fn take_unkept(&mut self, count: usize) -> impl Iterator<Item = (u32, ChatLine)> + '_ {
+        let from = self.kept;
+        self.kept = self.log.len().min(from + count);
+        (from..).zip(&self.log[from..self.kept]).map(|(number, line)| (number as u32, line.clone()))
+    }
+
+    /// Whether there are more.
+    pub fn has_unkept(&self) -> bool {
+        self.kept < self.log.len()
+    }
+
+    /// When it ended, if that is found out `now`: when it was last known to be alive, if somebody never came back.
+    fn ended_at(&self, now: Time, is_missed: bool) -> Time {
+        let last_said = self.log.last().map(|line| line.timestamp);
+        let known = self.alive_at.filter(|_| is_missed).map(|alive_at| alive_at.max(last_said.unwrap_or(alive_at)));
+        known.unwrap_or(now).min(now)
     }
 
     /// What the store is to keep of it.
     fn finish(mut self, now: Time, session: &str, cause: EndCause) -> FinishedCall {
-        let duration = self.duration(now);
+        let duration = now.seconds_since(self.started_at);
         let recorded = duration >= CALL_RECORDED_SECONDS_MIN;
-        if cause == EndCause::Disconnected {
+        let is_traceless = cause.is_loss() && !recorded;
+        if cause.is_loss() {
             let text = "The call ended because a participant disconnected".to_owned();
             let from = "system".to_owned();
             self.log.push(ChatLine { from, text, timestamp: now, kind: ChatKind::Message, socials: None });
@@ -79,9 +124,21 @@ impl Call {
             messages: self.log,
             recorded,
             completed: duration >= CALL_COMPLETED_SECONDS_MIN,
-            cooldown_until: (cause != EndCause::Stopped).then(|| now + COOLDOWN_LONG_MS),
+            cooldown_until: (!is_traceless).then(|| now + COOLDOWN_LONG_MS),
         }
     }
+
+    /// The same of a call that never began: only that it does not run.
+    fn nothing(self, now: Time) -> FinishedCall {
+        let session = self.id.to_string();
+        let finished = self.finish(now, &session, EndCause::HungUp);
+        FinishedCall { recorded: false, completed: false, cooldown_until: None, ..finished }
+    }
+}
+
+/// When the server ends a call itself (D38).
+pub(super) fn time_up(started_at: Time, agreed_seconds: u32) -> Time {
+    started_at + u64::from(agreed_seconds) * 1000 + CALL_ALLOWANCE_MS
 }
 
 impl Domain {
@@ -122,33 +179,28 @@ impl Domain {
         }
     }
 
-    /// The server stops: every call is ended and stored, without blame.
-    pub(super) fn stop_calls(&mut self, now: Time, out: &mut Effects) {
-        let mut calls: Vec<CallId> = self.calls.keys().copied().collect();
-        calls.sort();
-        for call in calls {
-            let by = self.calls[&call].caller.user_id;
-            self.end_record(now, call, EndCause::Stopped, by, out);
-        }
-    }
-
     /// Takes the record out; whoever comes second finds none.
-    fn end_record(&mut self, now: Time, call: CallId, cause: EndCause, by: UserId, out: &mut Effects) {
-        let Some(record) = self.calls.remove(&call) else { return };
-        self.counts.calls_ended.add_one(cause as usize);
-        self.counts.call_seconds.observe(record.duration(now));
-        let suffix = if cause == EndCause::Disconnected { "-disconnected" } else { "" };
+    pub(super) fn end_record(&mut self, now: Time, call: CallId, cause: EndCause, by: UserId, out: &mut Effects) {
+        let Some(mut record) = self.calls.remove(&call) else { return };
+        if let Some(starting) = record.starting.take() {
+            self.disengage(now, record.caller.user_id, call);
+            return self.abandon(record.nothing(now), &starting, out);
+        }
+        let suffix = if cause.is_loss() { "-disconnected" } else { "" };
         let session: Arc<str> = format!("{call}{suffix}").into();
         let (caller, callee) = (record.caller.user_id, record.callee.user_id);
-        let finishing = Finishing { call, session: session.clone(), caller, callee };
+        let half = self.users.get_mut(&caller).and_then(|user| user.engaged_in(call));
+        let is_awaited = half.is_some_and(|engaged| engaged.awaited);
+        let is_missed = cause == EndCause::NotResumed || (cause == EndCause::TimeUp && is_awaited);
         self.ended(now, caller, call, cause, by, out);
         self.tell(callee, UserMessage::Ended { call, cause, by }, out);
-        if cause == EndCause::Disconnected && record.duration(now) < CALL_RECORDED_SECONDS_MIN {
-            self.tell_finalized(&finishing, None, out);
-        } else {
-            let finished = Box::new(record.finish(now, &session, cause));
-            self.write(Request::FinishCall(finished), Then::Finalize(finishing), out);
-        }
+        let ended_at = record.ended_at(now, is_missed);
+        let finished = record.finish(ended_at, &session, cause);
+        self.counts.calls_ended.add_one(cause as usize);
+        self.counts.call_seconds.observe(finished.duration);
+        let is_traceless = finished.cooldown_until.is_none();
+        let finishing = Finishing { call, session, caller, callee, is_traceless };
+        self.write(Request::FinishCall(Box::new(finished)), Then::Finalize(finishing), out);
     }
 
     /// At either home: the user is free again, and learns it if his peer vanished.
@@ -161,7 +213,7 @@ impl Domain {
         by: UserId,
         out: &mut Effects,
     ) {
-        if self.disengage(now, id, call) && cause == EndCause::Disconnected && by != id {
+        if self.disengage(now, id, call) && cause.is_loss() && by != id {
             self.send_all(id, &ServerEvent::PeerDisconnected, out);
         }
     }
@@ -173,6 +225,7 @@ impl Domain {
         }
         user.engaged = None;
         user.sockets.iter_mut().for_each(|socket| socket.in_room = false);
+        self.keep_no_more(call, id);
         self.dirtied(now, id);
         true
     }
@@ -180,7 +233,7 @@ impl Domain {
     /// The store has the call.
     pub(super) fn call_stored(&mut self, finishing: Finishing, reply: Reply, out: &mut Effects) {
         let metrics = match reply {
-            Reply::Finished { caller, callee } => Some((Arc::new(caller), Arc::new(callee))),
+            Reply::Finished { caller, callee } if !finishing.is_traceless => Some((Arc::new(caller), Arc::new(callee))),
             _ => None,
         };
         self.tell_finalized(&finishing, metrics, out);

@@ -98,7 +98,7 @@ impl Counts {
 }
 
 /// A name for each [`EndCause`], in their order.
-pub const END_CAUSES: [&str; 4] = ["hung_up", "disconnected", "time_up", "server_stopped"];
+pub const END_CAUSES: [&str; 4] = ["hung_up", "disconnected", "not_resumed", "time_up"];
 
 impl InviteEnd {
     /// A name for each, in the order of the variants.
@@ -141,7 +141,7 @@ impl Relay {
     pub const NAMES: [&'static str; 3] = ["delivered", "held", "dropped"];
 }
 
-const _: () = assert!(EndCause::Stopped as usize + 1 == END_CAUSES.len());
+const _: () = assert!(EndCause::TimeUp as usize + 1 == END_CAUSES.len());
 const _: () = assert!(InviteEnd::Superseded as usize + 1 == InviteEnd::NAMES.len());
 const _: () = assert!(InviteRefusal::StoreUnavailable as usize + 1 == InviteRefusal::NAMES.len());
 const _: () = assert!(Relay::Dropped as usize + 1 == Relay::NAMES.len());

@@ -16,7 +16,7 @@ use crate::message::store::{Reply, Request};
 use crate::message::{Card, ServerEvent, UserMessage};
 
 use super::counts::{InviteEnd, InviteRefusal};
-use super::user::{Incoming, Outgoing};
+use super::user::{Incoming, Outgoing, User};
 use super::writes::Then;
 use super::{Domain, Effects, Timer};
 
@@ -48,7 +48,7 @@ impl Domain {
             _ => return self.refuse(conn, InviteRefusal::StoreUnavailable, out),
         };
         let Some(seconds) = seconds else { return self.refuse(conn, InviteRefusal::InvalidDuration, out) };
-        if pair.hidden || pair.banned {
+        if pair.hidden || pair.banned || self.draining {
             return self.refuse(conn, InviteRefusal::Offline, out);
         }
         if pair.cooldown_until.is_some() {
@@ -100,7 +100,8 @@ impl Domain {
         seconds: Seconds,
         out: &mut Effects,
     ) {
-        let user = self.users.get_mut(&id).filter(|user| user.is_free() && user.is_available());
+        let is_open = |user: &&mut Box<User>| !self.draining && user.is_free() && user.is_available();
+        let user = self.users.get_mut(&id).filter(is_open);
         let refusal = match &user {
             None => Some(DeclineReason::Offline),
             Some(user) if user.incoming.len() >= INVITES_INCOMING_MAX => Some(DeclineReason::Busy),
@@ -240,7 +241,7 @@ impl Domain {
     }
 
     /// Removes an invite that rings, unless it is being accepted at this moment.
-    fn take_incoming(&mut self, id: UserId, invite: InviteId) -> Option<Incoming> {
+    pub(super) fn take_incoming(&mut self, id: UserId, invite: InviteId) -> Option<Incoming> {
         let user = self.users.get_mut(&id)?;
         if user.accepting.as_ref().is_some_and(|accepting| accepting.invite == invite) {
             return None;
@@ -249,7 +250,12 @@ impl Domain {
         Some(user.incoming.remove(position))
     }
 
-    fn take_outgoing(&mut self, id: UserId, end: InviteEnd, which: impl Fn(&Outgoing) -> bool) -> Option<Outgoing> {
+    pub(super) fn take_outgoing(
+        &mut self,
+        id: UserId,
+        end: InviteEnd,
+        which: impl Fn(&Outgoing) -> bool,
+    ) -> Option<Outgoing> {
         let user = self.users.get_mut(&id)?;
         let position = user.outgoing.iter().position(which)?;
         self.counts.invites_ended.add_one(end as usize);

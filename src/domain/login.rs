@@ -66,7 +66,10 @@ impl Domain {
         }
         let queued = user.ghosts.pop().is_some_and(|ghost| ghost.stance.queued);
         let stance = Stance { online: true, queued };
-        let in_room = user.engaged.as_ref().is_some_and(|engaged| engaged.joined);
+        let in_room = user.engaged.as_mut().is_some_and(|engaged| {
+            engaged.awaited = false;
+            engaged.joined
+        });
         let budget = Budget::new(now, self.settings.event_burst);
         user.sockets.reserve_exact(1);
         user.sockets.push(Socket { conn, token: login.token, stance, in_room, budget });
@@ -93,8 +96,8 @@ impl Domain {
         }
         match user.engaged.as_mut() {
             Some(engaged) if engaged.joined => engaged.let_go(conn, out),
-            Some(engaged) => out.send(conn, engaged.start()),
-            None => {}
+            Some(engaged) if engaged.begun => out.send(conn, engaged.start()),
+            _ => {}
         }
         if user.engaged.is_none()
             && let Some(session) = self.recent.untold(id)
@@ -137,8 +140,11 @@ impl Domain {
         self.after_leaving(now, id, out);
     }
 
-    /// The grace of one lost connection is over.
+    /// The grace of one lost connection is over; but none ends while a server that stops lets nobody come back.
     pub(super) fn grace_over(&mut self, now: Time, id: UserId, out: &mut Effects) {
+        if self.draining {
+            return;
+        }
         let Some(user) = self.users.get_mut(&id) else { return };
         let before = user.ghosts.len();
         user.ghosts.retain(|ghost| ghost.until > now);
@@ -148,9 +154,11 @@ impl Domain {
     }
 
     fn after_leaving(&mut self, now: Time, id: UserId, out: &mut Effects) {
-        if self.users.get(&id).is_some_and(|user| !user.is_present()) {
+        if let Some(user) = self.users.get(&id).filter(|user| !user.is_present()) {
+            let is_awaited = user.engaged.as_ref().is_some_and(|engaged| engaged.awaited);
+            let cause = if is_awaited { EndCause::NotResumed } else { EndCause::Disconnected };
             self.rescind_all(now, id, out);
-            self.end_by(now, id, EndCause::Disconnected, out);
+            self.end_by(now, id, cause, out);
         }
         self.unavailable(id, DeclineReason::Offline, out);
         self.dirtied(now, id);

@@ -18,21 +18,26 @@ pub mod access;
 mod call;
 pub mod counts;
 pub mod directory;
+mod drain;
 mod effects;
 mod invite;
+mod keep;
 mod login;
 mod presence;
 pub mod queue;
 pub mod rate;
 mod relay;
+mod resume;
 mod user;
 mod writes;
 
 pub use effects::{Dismissal, Effect, Effects};
+pub use resume::{Resumed, resumed};
 
 use call::{Call, RecentCalls};
 use counts::Counts;
 use directory::Directory;
+use keep::Keeping;
 use user::User;
 use writes::Writes;
 
@@ -47,11 +52,19 @@ pub struct Settings {
     pub event_rate: u32,
     /// Events a connection may send at once.
     pub event_burst: u32,
+    /// Time for both to come back into a call that a new process goes on with.
+    pub resume_ms: u64,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { paywall: false, user_connections_max: limits::USER_CONNECTIONS_MAX, event_rate: 100, event_burst: 500 }
+        Self {
+            paywall: false,
+            user_connections_max: limits::USER_CONNECTIONS_MAX,
+            event_rate: 100,
+            event_burst: 500,
+            resume_ms: limits::RESUME_MS,
+        }
     }
 }
 
@@ -74,8 +87,12 @@ pub enum Input {
     Tick,
     /// Let go of what is kept for a time that is over, and of room that is no longer needed; now and then.
     Sweep,
-    /// The server stops: end and store all calls.
-    Stop,
+    /// Before all others: calls that an earlier process left behind, of which a participant lives here.
+    Resume(Vec<Resumed>),
+    /// The server is about to stop: no more invites, and who is lost from now on is not missed.
+    Drain,
+    /// The last one: what has happened in calls is kept at once.
+    Flush,
 }
 
 /// How much a [`Domain`] keeps.
@@ -116,6 +133,9 @@ pub struct Domain {
     directory: Directory,
     writes: Writes,
     counts: Counts,
+    keeping: Keeping,
+    /// The server is about to stop.
+    draining: bool,
     /// Users whose presence may differ from what was published.
     dirty: BTreeSet<UserId>,
     publish_at: Option<Time>,
@@ -129,6 +149,7 @@ pub struct Domain {
 enum Timer {
     Publish,
     RetryWrites,
+    Keep,
     Grace(UserId),
     Incoming(UserId, InviteId),
     Outgoing(UserId, InviteId),
@@ -151,6 +172,8 @@ impl Domain {
             directory: Directory::default(),
             writes: Writes::default(),
             counts: Counts::default(),
+            keeping: Keeping::default(),
+            draining: false,
             dirty: BTreeSet::new(),
             publish_at: None,
             timers: BTreeSet::new(),
@@ -181,7 +204,9 @@ impl Domain {
             Input::Stored { ticket, reply } => self.stored(now, ticket, reply, out),
             Input::Tick => self.tick(now, out),
             Input::Sweep => self.sweep(now),
-            Input::Stop => self.stop_calls(now, out),
+            Input::Resume(calls) => self.resume(now, calls, out),
+            Input::Drain => self.drain(out),
+            Input::Flush => self.keep(now, out),
         }
         while let Some((user, message)) = self.local.pop_front() {
             self.message(now, user, message, out);
@@ -298,6 +323,7 @@ impl Domain {
             match timer {
                 Timer::Publish => self.publish(now, out),
                 Timer::RetryWrites => self.writes.retry(out),
+                Timer::Keep => self.keep_due(now, out),
                 Timer::Grace(user) => self.grace_over(now, user, out),
                 Timer::Incoming(user, invite) => self.incoming_expired(now, user, invite, out),
                 Timer::Outgoing(user, invite) => self.outgoing_expired(now, user, invite, out),
@@ -313,9 +339,13 @@ impl Domain {
         self.users.shrink_to(2 * self.users.len());
     }
 
+    fn is_home(&self, user: UserId) -> bool {
+        self.placement.home(user) == self.me
+    }
+
     /// Sends `message` to the home of `user`: at the end of this input if that is here.
     fn tell(&mut self, user: UserId, message: UserMessage, out: &mut Effects) {
-        if self.placement.home(user) == self.me {
+        if self.is_home(user) {
             self.local.push_back((user, message));
         } else {
             out.push(Effect::Tell { user, message });

@@ -21,10 +21,11 @@ use super::{Domain, Effects};
 const NOT_YOURS: &str = "You are not in this room";
 
 impl Engagement {
-    /// A half that has just begun.
+    /// A half that has just begun; the callee's begins when the call is durable.
     pub fn new(call: CallId, peer: &Card, role: Role, agreed_seconds: u32) -> Self {
         let (peer, peer_name) = (peer.user_id, Arc::from(peer.name.as_str()));
-        Self { call, peer, peer_name, role, agreed_seconds, joined: false, held: Vec::new(), held_bytes: 0 }
+        let (begun, awaited, joined) = (role == Role::Callee, false, false);
+        Self { call, peer, peer_name, role, agreed_seconds, begun, awaited, joined, held: Vec::new(), held_bytes: 0 }
     }
 
     /// The `call:start` of this half.
@@ -68,10 +69,13 @@ impl Domain {
                 None => out.error(conn, NOT_YOURS),
             };
         };
-        engaged.joined = true;
+        let (call, is_first) = (engaged.call, !std::mem::replace(&mut engaged.joined, true));
         engaged.let_go(conn, out);
         if let Some(socket) = user.socket(conn) {
             socket.in_room = true;
+        }
+        if is_first {
+            self.keep_joined(now, call, id);
         }
     }
 
@@ -139,6 +143,9 @@ impl Domain {
         let (caller, callee) = (record.caller.user_id, record.callee.user_id);
         let from = if conn.is_some() { caller } else { callee };
         let full = !record.log(logged(from, now, &line));
+        if !full {
+            self.keep_line(now, call);
+        }
         let event = match line {
             _ if full => ServerEvent::Error { message: "The chat of this call is full" },
             Saying::Text(text) => ServerEvent::Chat { from, text, at: now },

@@ -56,6 +56,10 @@ pub struct Engagement {
     pub peer_name: Arc<str>,
     pub role: Role,
     pub agreed_seconds: u32,
+    /// Whether its start is durable: until then nobody hears of it.
+    pub begun: bool,
+    /// A call that an earlier process left behind, into which the user has not come back yet.
+    pub awaited: bool,
     /// Whether the user has been in the room.
     pub joined: bool,
     /// What the peer sent before that, or while the user was away (D37).
@@ -111,9 +115,14 @@ pub struct Published {
 impl User {
     /// A user who was just authenticated and has no connection yet.
     pub fn new(login: &Login) -> Self {
+        Self::of(login.card.clone(), login.paid)
+    }
+
+    /// A user who has no connection yet.
+    pub fn of(card: Arc<Card>, paid: PaidStatus) -> Self {
         Self {
-            card: login.card.clone(),
-            paid: login.paid,
+            card,
+            paid,
             sockets: Vec::new(),
             ghosts: Vec::new(),
             engaged: None,

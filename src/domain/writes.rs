@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::base::limits::{WRITE_RETRY_MS, WRITES_PENDING_MAX};
-use crate::base::{Time, UserId};
+use crate::base::{CallId, Time, UserId};
 use crate::message::UserMessage;
 use crate::message::store::{Reply, Request};
 
@@ -18,6 +18,10 @@ use super::{Domain, Effect, Effects, Timer};
 pub(super) enum Then {
     /// Tell these users' homes.
     Tell(Vec<(UserId, UserMessage)>),
+    /// Tell both participants that their call begins.
+    Begin(CallId),
+    /// Go on keeping what happens in calls.
+    Keep,
     /// Tell both participants that their call is stored.
     Finalize(Finishing),
 }
@@ -47,6 +51,16 @@ impl Writes {
     /// How many the store still owes.
     pub fn len(&self) -> usize {
         self.pending.len()
+    }
+
+    /// Whether this one is among them.
+    pub fn owes(&self, ticket: u64) -> bool {
+        self.pending.contains_key(&ticket)
+    }
+
+    /// Nothing follows this one any more, and it is not tried again.
+    pub fn abandon(&mut self, ticket: u64) {
+        self.remove(ticket);
     }
 
     /// How many of them end a call.
@@ -80,8 +94,8 @@ impl Writes {
 }
 
 impl Domain {
-    /// Has `request` stored, and then `then` done.
-    pub(super) fn write(&mut self, request: Request, then: Then, out: &mut Effects) {
+    /// Has `request` stored, and then `then` done. The write goes by the ticket that is returned.
+    pub(super) fn write(&mut self, request: Request, then: Then, out: &mut Effects) -> u64 {
         let writes = &mut self.writes;
         if writes.pending.len() >= WRITES_PENDING_MAX
             && let Some(oldest) = writes.pending.keys().next().copied()
@@ -93,6 +107,7 @@ impl Domain {
         let (ticket, request) = (writes.last_ticket, Box::new(request));
         writes.insert(ticket, Pending { request: request.clone(), then, failed: false });
         out.push(Effect::Write { ticket, request });
+        ticket
     }
 
     /// The store has answered a write.
@@ -114,6 +129,8 @@ impl Domain {
                     self.tell(user, message, out);
                 }
             }
+            Then::Begin(call) => self.begin(now, call, out),
+            Then::Keep => self.kept(now, out),
             Then::Finalize(finishing) => self.call_stored(finishing, reply, out),
         }
     }

@@ -65,8 +65,15 @@ pub enum EndCause {
     HungUp,
     /// A participant has no connection any more.
     Disconnected,
+    /// A participant did not come back after a restart.
+    NotResumed,
     /// The agreed time and its allowance have passed (D38).
     TimeUp,
-    /// The server stops in order: stored like any call, but nobody is to blame, so there is no cooldown.
-    Stopped,
+}
+
+impl EndCause {
+    /// Whether a participant was lost.
+    pub fn is_loss(self) -> bool {
+        matches!(self, Self::Disconnected | Self::NotResumed)
+    }
 }

@@ -6,6 +6,7 @@
 //! Requests that name the same user, e-mail or invite code are served in the order of asking; others may overlap.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -38,7 +39,13 @@ pub enum Request {
     Pair { caller: UserId, callee: UserId, now: Time },
     /// Sets the cooldown of an unordered pair; a later one overwrites (contract 4.2): `Done`.
     SetCooldown { pair: (UserId, UserId), until: Time },
-    /// Stores an ended call for both, once per call id, in one transaction: `Finished`.
+    /// Stores a call that is about to begin: `Done`.
+    StartCall(Box<StartedCall>),
+    /// Keeps what has happened in running calls; what is of ended ones is passed over: `Done`.
+    KeepCalls(Box<CallProgress>),
+    /// So many of the running calls, from the one that follows `after`: `RunningCalls`.
+    RunningCalls { after: Option<CallId>, limit: usize },
+    /// Stores an ended call for both, once per call id, and forgets that it ran, in one transaction: `Finished`.
     FinishCall(Box<FinishedCall>),
     /// The user's calls, newest first, without what is archived: `History`.
     History { user: UserId, limit: usize },
@@ -55,7 +62,7 @@ pub enum Request {
 
 impl Request {
     /// A name for each kind, at its [`Request::index`].
-    pub const NAMES: [&'static str; 17] = [
+    pub const NAMES: [&'static str; 20] = [
         "sign_up",
         "session",
         "link",
@@ -67,6 +74,9 @@ impl Request {
         "relations",
         "pair",
         "set_cooldown",
+        "start_call",
+        "keep_calls",
+        "running_calls",
         "finish_call",
         "history",
         "sweep",
@@ -89,12 +99,15 @@ impl Request {
             Self::Relations { .. } => 8,
             Self::Pair { .. } => 9,
             Self::SetCooldown { .. } => 10,
-            Self::FinishCall(_) => 11,
-            Self::History { .. } => 12,
-            Self::Sweep { .. } => 13,
-            Self::Archive { .. } => 14,
-            Self::Ping => 15,
-            Self::Standing => 16,
+            Self::StartCall(_) => 11,
+            Self::KeepCalls(_) => 12,
+            Self::RunningCalls { .. } => 13,
+            Self::FinishCall(_) => 14,
+            Self::History { .. } => 15,
+            Self::Sweep { .. } => 16,
+            Self::Archive { .. } => 17,
+            Self::Ping => 18,
+            Self::Standing => 19,
         }
     }
 
@@ -106,6 +119,8 @@ impl Request {
             | Self::LogIn { .. }
             | Self::SetSocials { .. }
             | Self::SetCooldown { .. }
+            | Self::StartCall(_)
+            | Self::KeepCalls(_)
             | Self::FinishCall(_)
             | Self::Sweep { .. }
             | Self::Archive { .. } => true,
@@ -115,6 +130,7 @@ impl Request {
             | Self::Profile { .. }
             | Self::Relations { .. }
             | Self::Pair { .. }
+            | Self::RunningCalls { .. }
             | Self::History { .. }
             | Self::Ping
             | Self::Standing => false,
@@ -157,6 +173,14 @@ pub enum Reply {
     Finished {
         caller: Metrics,
         callee: Metrics,
+    },
+    /// In the order of their ids.
+    RunningCalls {
+        /// When a process with running calls was last known to be alive.
+        alive_at: Time,
+        calls: Vec<RunningCall>,
+        /// After which call to go on; `None`: these were the last.
+        next: Option<CallId>,
     },
     History(Vec<HistoryEntry>),
     /// How many rows of history were moved; a call has one for each of the two.
@@ -285,6 +309,54 @@ pub struct Pair {
     pub hidden: bool,
     /// The callee is banned: unreachable.
     pub banned: bool,
+}
+
+/// A call that begins.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StartedCall {
+    pub call: CallId,
+    pub caller: UserId,
+    pub callee: UserId,
+    pub agreed_seconds: u32,
+    pub started_at: Time,
+}
+
+/// What has happened in the running calls of one shard since it was last kept.
+#[derive(Clone, Debug, Default)]
+pub struct CallProgress {
+    /// The process is alive at this time.
+    pub alive_at: Time,
+    /// Who has been in the room.
+    pub joined: Vec<(CallId, UserId)>,
+    /// Lines of chat, each with its number in its call, from 0.
+    pub lines: Vec<(CallId, u32, ChatLine)>,
+}
+
+/// A call that has begun and not ended.
+#[derive(Clone, Debug)]
+pub struct RunningCall {
+    pub call: CallId,
+    pub caller: Participant,
+    pub callee: Participant,
+    pub agreed_seconds: u32,
+    pub started_at: Time,
+    pub messages: Vec<ChatLine>,
+}
+
+/// One of the two in a running call.
+#[derive(Clone, Debug)]
+pub struct Participant {
+    pub card: Arc<Card>,
+    pub paid: PaidStatus,
+    /// Whether this one has been in the room.
+    pub joined: bool,
+}
+
+impl Participant {
+    /// Who it is.
+    pub fn user(&self) -> UserId {
+        self.card.user_id
+    }
 }
 
 /// A call that has ended. A journal keeps it as JSON, also for a later version: a new field needs a default.

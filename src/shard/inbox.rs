@@ -8,7 +8,6 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
@@ -18,19 +17,16 @@ use crate::api::host::Live;
 use crate::base::limits::{INBOX_MAX, OVERFLOW_MAX};
 use crate::base::placement::Placement;
 use crate::base::{EngineSid, ShardId, TokenHash, UserId};
-use crate::conn::CloseReason;
 use crate::domain::Input;
 use crate::domain::rate::{Action, Bucket, Key, Limit, Standing};
 use crate::message::{Delta, UserMessage};
-use crate::runtime::{sleep, spawn_local, yield_now};
+use crate::runtime::{spawn_local, yield_now};
 
 use super::Shard;
 use super::connection::{self, Adopted};
+use super::drain;
 use super::polling::Whereabouts;
 use super::sample::Sample;
-
-/// How often a stop looks whether it is done.
-const STOP_POLL: Duration = Duration::from_millis(5);
 
 /// Messages handled in a row before other tasks have their turn.
 const BATCH: u32 = 128;
@@ -59,9 +55,9 @@ pub enum Envelope {
     Count { reply: oneshot::Sender<Live> },
     /// All that this shard counts, for the metrics.
     Sample { reply: oneshot::Sender<Box<Sample>> },
-    /// Accept nothing more; end and store all calls.
-    EndCalls { reply: oneshot::Sender<()> },
-    /// Close all connections and end.
+    /// Accept nothing more, and close all connections.
+    Drain { reply: oneshot::Sender<()> },
+    /// Store what is to be stored, and end.
     Stop { reply: oneshot::Sender<()> },
 }
 
@@ -159,7 +155,7 @@ pub async fn run(shard: Rc<Shard>, mut inbox: Receiver<Envelope>) {
             yield_now().await;
         }
         if let Envelope::Stop { reply } = envelope {
-            close_all(&shard).await;
+            drain::flush(&shard).await;
             let _ = reply.send(());
             return;
         }
@@ -193,7 +189,7 @@ impl Shard {
             Envelope::Ping { reply } => drop(reply.send(())),
             Envelope::Count { reply } => drop(reply.send(self.count())),
             Envelope::Sample { reply } => drop(reply.send(Box::new(self.sample()))),
-            Envelope::EndCalls { reply } => spawn_local(end_calls(self.clone(), reply)),
+            Envelope::Drain { reply } => spawn_local(drain::run(self.clone(), reply)),
             Envelope::Stop { .. } => unreachable!("handled by the loop"),
         }
     }
@@ -211,30 +207,6 @@ impl Shard {
         let sockets = self.slots.borrow().sockets();
         let closed = self.closed.borrow().clone();
         Live { connected_users, sockets, closed, users_cache, sessions_cache, ..Live::default() }
-    }
-}
-
-/// First half of a stop: no new connections, and every call ended and stored, as far as the time allows.
-async fn end_calls(shard: Rc<Shard>, reply: oneshot::Sender<()>) {
-    shard.stopping.set(true);
-    shard.stopped.notify_waiters();
-    shard.handle(Input::Stop);
-    let deadline = shard.now() + shard.settings.stop_ms;
-    while shard.domain.borrow().sizes().writes > 0 && shard.now() < deadline {
-        sleep(STOP_POLL).await;
-    }
-    let _ = reply.send(());
-}
-
-/// Second half: every connection is closed in its own way.
-async fn close_all(shard: &Rc<Shard>) {
-    let ids = shard.slots.borrow().ids();
-    for id in ids {
-        shard.on_conn(id, |conn| conn.close(shard.now(), CloseReason::ServerShutdown));
-    }
-    let deadline = shard.now() + shard.settings.stop_ms;
-    while shard.slots.borrow().len() > 0 && shard.now() < deadline {
-        sleep(STOP_POLL).await;
     }
 }
 

@@ -18,7 +18,7 @@ use crate::base::limits::COMPRESSIONS_MAX;
 use crate::base::placement::Placement;
 use crate::base::{Random, ShardId, Time};
 use crate::domain::rate::Rates;
-use crate::domain::{self, Domain};
+use crate::domain::{self, Domain, Input, Resumed};
 use crate::runtime::{Listener, Scratch, spawn_local};
 use crate::wire::encoding::Spare;
 use crate::{api, conn, wire};
@@ -31,6 +31,7 @@ mod contained;
 mod counters;
 mod describe;
 mod diffs;
+mod drain;
 mod encoding;
 mod flights;
 mod host;
@@ -71,6 +72,8 @@ pub struct Start {
     pub listener: std::net::TcpListener,
     pub links: Links,
     pub settings: Arc<Settings>,
+    /// Running calls of an earlier process, of which a participant lives here.
+    pub resumed: Vec<Resumed>,
     /// Connections of the whole process, against `settings.connections_max`.
     pub open: Arc<AtomicUsize>,
     /// Memory is so short that new connections are turned away.
@@ -94,7 +97,7 @@ pub struct Settings {
     /// How long an ended call stays in the users' history, milliseconds; `None`: for ever.
     pub history_keep_ms: Option<u64>,
     /// Time that an orderly stop may take, milliseconds.
-    pub stop_ms: u64,
+    pub drain_ms: u64,
 }
 
 /// The state of one core.
@@ -157,6 +160,8 @@ pub async fn run(start: Start) {
         settings,
     });
     shard.mesh.run_overflows();
+    // Before anybody can come.
+    shard.handle(Input::Resume(start.resumed));
     spawn_local(timers::run(shard.clone()));
     spawn_local(sweep::run(shard.clone()));
     spawn_local(pulse::run(shard.clone()));

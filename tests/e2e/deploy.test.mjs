@@ -4,87 +4,24 @@
 // The service manager is service_manager.py; a real systemd runs the units in tests/systemd.
 
 import assert from "node:assert/strict";
-import { execFileSync, spawn } from "node:child_process";
+import { execFileSync } from "node:child_process";
 import { chmodSync, copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import net from "node:net";
 import { dirname, join } from "node:path";
-import { createInterface } from "node:readline";
 import { describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
 import { Cast, hangUp, say } from "./cast.mjs";
 import { Client, request } from "./client.mjs";
-import { BIN, RUNTIME, SHARDS, Server, UNLIMITED, argumentsOf, eventually, run, temporaryFolder } from "./server.mjs";
+import { BIN, SHARDS, Server, UNLIMITED, eventually, run, temporaryFolder } from "./server.mjs";
+import { Service, ends, tells } from "./service.mjs";
 
 const HERE = fileURLToPath(new URL(".", import.meta.url));
 const TOP = join(HERE, "../..");
 const UNITS = join(TOP, "systemd");
 const EXPOSURE_MAX = 1.5;
-const PATIENCE_MS = 30_000;
 const WAITING = 50;
 /** The user of distroless images. */
 const NOBODY = 65_532;
-
-/** duet under a service manager that holds its sockets. */
-class Service {
-  static async make(t, { sockets = 1, flags = {}, watchdogMs } = {}) {
-    const service = new Service();
-    const settings = { runtime: RUNTIME, shards: SHARDS, data: join(temporaryFolder(), "data"), ...flags };
-    const env = { PATH: process.env.PATH, SOCKETS: String(sockets), ...(watchdogMs ? { WATCHDOG_USEC: String(watchdogMs * 1000) } : {}) };
-    const words = [join(HERE, "service_manager.py"), BIN, ...argumentsOf(settings)];
-    service.manager = spawn("python3", words, { env, stdio: ["pipe", "pipe", "pipe"] });
-    t.after(() => service.manager.stdin.end());
-    service.heard = [];
-    service.waiting = new Set();
-    const hear = (what) => {
-      service.heard.push(what);
-      service.waiting.forEach((look) => look());
-    };
-    createInterface({ input: service.manager.stdout }).on("line", (line) => hear(JSON.parse(line)));
-    createInterface({ input: service.manager.stderr }).on("line", (line) => hear({ log: line }));
-    service.port = (await service.hears((what) => what.port)).port;
-    service.url = `http://127.0.0.1:${service.port}`;
-    return service;
-  }
-
-  /** The first thing since `from` that is as expected. */
-  hears(expected, from = 0) {
-    return new Promise((resolve, reject) => {
-      const late = setTimeout(() => reject(new Error(`not heard: ${expected}; heard:\n${this.heard.map((what) => JSON.stringify(what)).join("\n")}`)), PATIENCE_MS);
-      const look = () => {
-        const found = this.heard.slice(from).find(expected);
-        if (!found) return;
-        clearTimeout(late);
-        this.waiting.delete(look);
-        resolve(found);
-      };
-      this.waiting.add(look);
-      look();
-    });
-  }
-
-  /** Gives a command and waits for what it leads to. */
-  async does(command, expected) {
-    const from = this.heard.length;
-    this.manager.stdin.write(`${command}\n`);
-    return this.hears(expected, from);
-  }
-
-  start() {
-    return this.does("start", tells("READY=1"));
-  }
-
-  get alive() {
-    return !this.heard.some(ends);
-  }
-
-  /** The last lines of its log, for failures. */
-  tail() {
-    return this.heard.flatMap(({ log }) => log ?? []).slice(-15).join("\n");
-  }
-}
-
-const tells = (state) => (what) => what.told?.includes(state);
-const ends = (what) => "ended" in what;
 
 /** Connects, and asks for `/health` at once; `answer` is the status, or what went wrong. */
 function visit(port) {
@@ -223,7 +160,7 @@ describe("units", { timeout: 60_000 }, () => {
   it("the time that systemd gives a stop is longer than the one duet takes at most", async () => {
     const text = readFileSync(join(UNITS, "duet.service"), "utf8");
     const given = Number(/^TimeoutStopSec=(\d+)s$/m.exec(text)[1]);
-    const taken = Number(/STOP_SECONDS\] \[default: (\d+)\]/.exec((await run(["--help"])).stdout)[1]);
+    const taken = Number(/DRAIN_SECONDS\] \[default: (\d+)\]/.exec((await run(["--help"])).stdout)[1]);
     assert.ok(given >= 2 * taken, `${given} s for ${taken} s`);
   });
 });
@@ -250,7 +187,7 @@ describe("Railway", { timeout: 120_000 }, () => {
     assert.deepEqual([database.engine, duet.variables.DATABASE_URL], ["postgres", { type: "reference", resource: database.address, output: "DATABASE_URL" }]);
     const { drainingSeconds, overlapSeconds, healthcheckPath, numReplicas } = duet.deploy;
     assert.deepEqual([overlapSeconds, healthcheckPath, numReplicas], [0, "/ready", 1]);
-    assert.ok(drainingSeconds > Number(duet.variables.STOP_SECONDS.value));
+    assert.ok(drainingSeconds > Number(duet.variables.DRAIN_SECONDS.value));
     const known = options((await run(["--help"])).stdout);
     const unknown = Object.keys(duet.variables).filter((name) => !known.includes(name));
     assert.deepEqual(unknown, [], "every variable is one of duet's");

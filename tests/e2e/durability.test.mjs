@@ -52,7 +52,7 @@ describe("durability", { concurrency: 4 }, () => {
     const [one, two] = await cast.queued();
     const inviteId = await ring(one, two);
     two.emit("call:accept", { inviteId, requestedSeconds: 300 });
-    await enterRoom(one, two);
+    const { room: running, startedAt: runningSince } = await enterRoom(one, two);
 
     await killAndRestart(server);
 
@@ -71,9 +71,17 @@ describe("durability", { concurrency: 4 }, () => {
     assert.equal((await caller.http("GET", "/user/me")).body.error, "Session invalidated");
 
     await Promise.all([suitor, target, one, two].map((person) => person.connect()));
+    for (const person of [one, two]) {
+      // Whose joining was not kept any more is told of the start again.
+      person.events.splice(0);
+      person.emit("room:join", { roomId: running });
+    }
+    await say(one, two, running, "where were we");
+    await lasting(runningSince);
+    const resumed = await hangUp(one, two, running);
+    assert.deepEqual((await one.get("/room/history")).history.map(({ sessionId }) => sessionId), [resumed]);
     await joinQueue(suitor, target, one, two);
     cooldownOf(await card(suitor, target), 24);
-    assert.deepEqual((await one.get("/room/history")).history, [], "the interrupted call was never acknowledged");
     const again = await ring(one, suitor);
     suitor.emit("call:accept", { inviteId: again, requestedSeconds: 300 });
     await enterRoom(one, suitor);
@@ -126,9 +134,14 @@ describe("durability", { concurrency: 4 }, () => {
       within(end.ms, 0, STOP_MS_MAX, "ms to stop");
       await Promise.all([caller.ended(), callee.ended()]);
       await server.launch();
-      await caller.connect();
-      const [mine, theirs] = [(await caller.get("/room/history")).history, (await callee.get("/room/history")).history];
-      assert.deepEqual(mine.map((entry) => entry.sessionId), theirs.map((entry) => entry.sessionId), "both histories agree");
+      await Promise.all([caller.connect(), callee.connect()]);
+      await say(callee, caller, room, "not over at all");
+      const session = await hangUp(caller, callee, room);
+      for (const person of [caller, callee]) {
+        const { history } = await person.get("/room/history");
+        const found = history.map(({ sessionId, messages }) => [sessionId, messages.map(({ text }) => text)]);
+        assert.deepEqual(found, [[session, ["soon over", "not over at all"]]], "both histories agree");
+      }
     });
   }
 

@@ -82,7 +82,7 @@ fn caught_beside(mutant: Mutant, consequences: &[&str], checkers: &[&str]) {
 
 #[test]
 fn an_accept_without_the_compare_and_set_is_caught() {
-    caught_beside(Mutant::NaiveAccept, &["both ends agree"], &["two calls"]);
+    caught_beside(Mutant::NaiveAccept, &["both ends agree", "every end has a reason"], &["two calls"]);
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn a_cooldown_that_is_not_stored_is_caught() {
 
 #[test]
 fn a_publication_that_is_lost_is_caught() {
-    caught(Mutant::PublishSwallowed, &["presence equals connections"]);
+    caught_beside(Mutant::PublishSwallowed, &["nothing is kept"], &["presence equals connections"]);
 }
 
 #[test]
@@ -133,6 +133,36 @@ fn an_end_that_one_side_never_hears_is_caught() {
 #[test]
 fn a_stale_login_is_caught() {
     caught(Mutant::StaleLogin, &["replaced sessions end"]);
+}
+
+#[test]
+fn a_restart_that_forgets_running_calls_is_caught() {
+    caught(Mutant::NothingResumed, &["no call is lost by a restart"]);
+}
+
+#[test]
+fn a_restart_that_waits_for_nobody_is_caught() {
+    caught(Mutant::Impatient, &["every end has a reason"]);
+}
+
+#[test]
+fn a_start_that_is_not_stored_is_caught() {
+    caught(Mutant::StartUnstored, &["durable before visible"]);
+}
+
+#[test]
+fn chat_that_is_not_kept_is_caught() {
+    caught(Mutant::ChatUnkept, &["what was said outlives a restart"]);
+}
+
+#[test]
+fn an_outage_that_counts_as_call_is_caught() {
+    caught(Mutant::OutageCounted, &["a call is stored as it was"]);
+}
+
+#[test]
+fn an_ended_call_that_runs_on_is_caught() {
+    caught_beside(Mutant::EndedRunsOn, &["a call is stored as it was"], &["an ended call is not resumed"]);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A browser tab: speaks the wire and reacts as the frontend does (contract 6), not always at once and not always well.
 
+use duet::base::limits::RESUME_MS;
 use duet::base::{CallId, InviteId, Random, Time, Token, UserId};
 
 use crate::codec::{Decoder, Dialect, Heard, Said};
@@ -280,8 +281,12 @@ impl World {
         self.pipes[pipe].client_open = false;
         self.oracle.steady_lost(self.clients[who].user);
         if self.clients[who].pipe == Some(pipe) {
-            let pause =
-                if self.random.one_in(4) { 5_500 + self.random.below(9_000) } else { 300 + self.random.below(3_000) };
+            let pause = match self.random.below(12) {
+                // Beyond the grace after a restart.
+                0 => RESUME_MS + self.random.below(15_000),
+                1..4 => 5_500 + self.random.below(9_000),
+                _ => 300 + self.random.below(3_000),
+            };
             self.dropped(who, pause);
         }
     }

@@ -30,6 +30,28 @@ pub enum Mutant {
     StaleLogin,
     /// The end of an invite is told twice.
     DeclinedTwice,
+    /// A new process does not look for running calls.
+    NothingResumed,
+    /// A new process waits for nobody.
+    Impatient,
+    /// The store says that it has the start of a call, and has not.
+    StartUnstored,
+    /// The store says that it has the chat of running calls, and has not.
+    ChatUnkept,
+    /// The store keeps an ended call among the running ones.
+    EndedRunsOn,
+    /// A new process takes the calls of the last for alive until now, and for some time on.
+    OutageCounted,
+}
+
+impl Mutant {
+    /// Whether it shows only when the process crashes.
+    fn needs_crashes(self) -> bool {
+        matches!(
+            self,
+            Self::NothingResumed | Self::Impatient | Self::ChatUnkept | Self::EndedRunsOn | Self::OutageCounted
+        )
+    }
 }
 
 /// One seed's world.
@@ -63,7 +85,9 @@ impl Plan {
         let shards = if mutant.is_some() { shards.max(2) } else { shards };
         let quick_heartbeat = random.one_in(2);
         let small_outbox = random.one_in(3);
-        let rules = domain::Settings { paywall: random.one_in(2), ..domain::Settings::default() };
+        let usual = domain::Settings::default();
+        let resume_ms = if mutant == Some(Mutant::Impatient) { 100 } else { usual.resume_ms };
+        let rules = domain::Settings { paywall: random.one_in(2), resume_ms, ..usual };
         let defaults = conn::Settings::default();
         let conn = conn::Settings {
             ping_interval_ms: if quick_heartbeat { 4_000 } else { limits::PING_INTERVAL_MS },
@@ -78,7 +102,11 @@ impl Plan {
             chaos_ms: 60_000 + random.below(240_000),
             rules,
             conn,
-            crashes: if random.one_in(4) { 1 + random.below(2) } else { 0 },
+            crashes: if random.one_in(3) || mutant.is_some_and(Mutant::needs_crashes) {
+                1 + random.below(3)
+            } else {
+                0
+            },
             resets: some(random, 60),
             silences: some(random, 150),
             slow_readers: some(random, 100),

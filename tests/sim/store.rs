@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use duet::base::{CallId, Random, ShardId, Time, Token, TokenHash, UserId};
 use duet::message::model::{AccountType, LastSession, Login, Metrics};
-use duet::message::store::{FinishedCall, Pair, Reply, Request};
+use duet::message::store::{CallProgress, FinishedCall, Pair, Participant, Reply, Request, RunningCall, StartedCall};
 use duet::message::{Card, Gender, PaidStatus};
 
 use crate::plan::Mutant;
@@ -70,6 +70,8 @@ pub struct Store {
     pub cooldowns: BTreeMap<(UserId, UserId), Time>,
     /// Pairs that ever had one.
     pub cooled: BTreeSet<(UserId, UserId)>,
+    pub running: BTreeMap<CallId, RunningCall>,
+    pub alive_at: Time,
     pub finished: BTreeMap<CallId, FinishedCall>,
     /// One row per user and call.
     pub history: Vec<(UserId, CallId)>,
@@ -94,6 +96,8 @@ impl Store {
             replaced: BTreeMap::new(),
             cooldowns: BTreeMap::new(),
             cooled: BTreeSet::new(),
+            running: BTreeMap::new(),
+            alive_at: Time(0),
             finished: BTreeMap::new(),
             history: Vec::new(),
             metrics: BTreeMap::new(),
@@ -195,6 +199,8 @@ impl Store {
                 self.cool_down(pair, until);
                 Reply::Done
             }
+            Request::StartCall(started) => self.start(&started),
+            Request::KeepCalls(progress) => self.keep(*progress),
             Request::FinishCall(finished) => self.finish(*finished),
             other => unreachable!("the rules do not ask {other:?}"),
         }
@@ -220,8 +226,54 @@ impl Store {
         }
     }
 
+    fn start(&mut self, started: &StartedCall) -> Reply {
+        let participant = |user: UserId| {
+            let account = &self.accounts[&user];
+            Participant { card: account.card.clone().into(), paid: account.paid, joined: false }
+        };
+        let StartedCall { call, agreed_seconds, started_at, .. } = *started;
+        let (caller, callee) = (participant(started.caller), participant(started.callee));
+        let running = RunningCall { call, caller, callee, agreed_seconds, started_at, messages: Vec::new() };
+        if self.mutant != Some(Mutant::StartUnstored) {
+            self.running.entry(call).or_insert(running);
+        }
+        Reply::Done
+    }
+
+    fn keep(&mut self, progress: CallProgress) -> Reply {
+        for (call, user) in progress.joined {
+            let Some(running) = self.running.get_mut(&call) else { continue };
+            for side in [&mut running.caller, &mut running.callee] {
+                side.joined |= side.user() == user;
+            }
+        }
+        for (call, number, line) in progress.lines {
+            let Some(running) = self.running.get_mut(&call) else { continue };
+            if running.messages.len() == number as usize && self.mutant != Some(Mutant::ChatUnkept) {
+                running.messages.push(line);
+            }
+        }
+        self.alive_at = self.alive_at.max(progress.alive_at);
+        Reply::Done
+    }
+
+    /// What the dead process had asked for is carried out now, or never.
+    pub fn crash(&mut self, now: Time, random: &mut Random) {
+        let under_way: Vec<u64> =
+            self.jobs.iter().filter(|(_, job)| job.reply.is_none() && job.done_at > now).map(|(id, _)| *id).collect();
+        for id in under_way {
+            if random.one_in(2) {
+                self.perform(now, id);
+            }
+            self.jobs.remove(&id);
+        }
+    }
+
     fn finish(&mut self, finished: FinishedCall) -> Reply {
         let (caller, callee) = (finished.caller, finished.callee);
+        if self.mutant != Some(Mutant::EndedRunsOn) {
+            self.running.remove(&finished.call);
+        }
         if !self.finished.contains_key(&finished.call) || self.mutant == Some(Mutant::StoreRepeats) {
             if finished.recorded {
                 for user in [caller, callee] {

@@ -6,10 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use duet::base::limits::RESUME_MS;
 use duet::base::placement::Placement;
 use duet::base::{CallId, ConnId, InviteId, Random, ShardId, Time, TokenHash, UserId};
 use duet::conn::{self, CloseReason};
-use duet::domain::{Domain, Input};
+use duet::domain::{Domain, Input, Resumed, resumed};
 use duet::message::{PaidStatus, UserMessage};
 
 use crate::check::{Broken, Oracle};
@@ -53,6 +54,7 @@ pub enum Event {
     Sweep,
     Crash,
     Stop,
+    Flush,
     Inspect,
 }
 
@@ -242,6 +244,7 @@ impl World {
             }
             Event::Crash => self.crash(),
             Event::Stop => self.stop(),
+            Event::Flush => (0..self.shards.len()).for_each(|at| self.handle(at, Input::Flush)),
             Event::Inspect => {
                 self.oracle.inspect(self.now, &self.shards, &self.store, &self.pipes);
                 let pause = if self.clients.iter().all(Client::is_gone) { 60 * INSPECT_MS } else { INSPECT_MS };
@@ -274,6 +277,7 @@ impl World {
         }
         let is_needed = matches!(self.plan.mutant, Some(Mutant::EarlyReply | Mutant::StaleLogin));
         let usual = if is_needed { 3 } else { 8 };
+        self.oracle.store_was(self.now, self.store.mood);
         self.store.mood = match self.random.below(usual) {
             0 => Mood::Failing,
             1 => Mood::Slow,
@@ -333,10 +337,12 @@ impl World {
 
     fn restart(&mut self) {
         self.life += 1;
+        self.store.crash(self.now, &mut self.random);
         self.clear_lanes();
         self.start_shards();
         self.conns_seen.clear();
         self.oracle.crashed(self.now, &self.store);
+        self.resume_calls();
         for pipe in 0..self.pipes.len() {
             if self.pipes[pipe].client_open {
                 self.pipes[pipe].server = None;
@@ -346,11 +352,27 @@ impl World {
         }
     }
 
-    /// An orderly stop: calls are ended and stored as far as that goes quickly, connections closed; then a new process.
+    /// What a start does before anybody can come.
+    fn resume_calls(&mut self) {
+        if self.plan.mutant != Some(Mutant::NothingResumed) {
+            let counted = self.plan.mutant == Some(Mutant::OutageCounted);
+            let alive_at = if counted { self.now + RESUME_MS / 2 } else { self.store.alive_at };
+            let calls = resumed(self.store.running.values().cloned().collect(), alive_at);
+            for at in 0..self.shards.len() {
+                let here = |user| usize::from(self.placement.home(user).0) == at;
+                let is_here = |call: &&Resumed| here(call.running.caller.user()) || here(call.running.callee.user());
+                let calls = calls.iter().filter(is_here).cloned().collect();
+                self.handle(at, Input::Resume(calls));
+            }
+        }
+        self.oracle.resumed(self.now, &self.shards, self.placement, &self.store);
+    }
+
+    /// An orderly stop: invites are resolved, connections closed, what happened in calls kept; then a new process.
     fn stop(&mut self) {
         self.counts.fault("orderly stop");
         for at in 0..self.shards.len() {
-            self.handle(at, Input::Stop);
+            self.handle(at, Input::Drain);
         }
         for at in 0..self.shards.len() {
             for conn in self.shards[at].ids() {
@@ -358,15 +380,17 @@ impl World {
                 self.on_conn(conn, |conn| conn.close(now, CloseReason::ServerShutdown));
             }
         }
+        self.schedule(self.now + 1_500, Event::Flush);
         self.schedule(self.now + 2_000, Event::Crash);
     }
 
     fn calm_down(&mut self) {
         self.calm = true;
         self.pace = Pace::Prompt;
+        self.oracle.store_was(self.now, self.store.mood);
         self.store.mood = Mood::Quick;
         self.trace(|| "calm".to_owned());
-        self.queue.retain(|_, event| !matches!(event, Event::Crash | Event::Stop | Event::LiftCooldowns));
+        self.queue.retain(|_, event| !matches!(event, Event::Stop | Event::LiftCooldowns));
         for client in 0..self.clients.len() {
             self.clients[client].stop_playing();
         }

@@ -11,6 +11,7 @@ use futures_lite::future::block_on;
 
 use super::postgres::{Database, recovered, server, settings, try_open, world};
 use super::proxy::Proxy;
+use super::running;
 use super::world::{Folder, LATER, NOW, Person, World};
 
 /// Postgres behind a proxy, and a folder for the journal.
@@ -128,6 +129,30 @@ fn a_journal_outlives_its_process_and_a_repeat_of_what_was_applied() {
         assert_eq!(waiting(&world).waiting, 0);
         handle.stop();
     }
+}
+
+#[test]
+#[ignore = "run by tests/run, with a server in DUET_TEST_POSTGRES"]
+fn a_call_whose_end_waits_in_the_journal_does_not_run_for_the_next_process() {
+    let scene = Scene::new();
+    let handle = scene.open();
+    let mut first = world(&handle, &|_| ());
+    let (ann, bob) = (first.guest(), first.guest());
+    let call = first.call(ann, bob);
+    let started = running::started_as(&call);
+    running::start(&first, &started);
+    assert_eq!(running::page(&first, None, 9).1.len(), 1);
+    scene.proxy.cut(true);
+    until_away(&first, ann);
+    journaled(&first, Request::FinishCall(Box::new(call.clone())));
+    assert!(matches!(first.ask(Request::StartCall(Box::new(started))), Reply::Away), "no call begins meanwhile");
+    drop(first);
+    handle.stop();
+    scene.proxy.set(&scene.proxy.faults.refuses, false);
+    let handle = scene.open();
+    assert!(running::page(&world(&handle, &|_| ()), None, 9).1.is_empty(), "the journal came first");
+    scene.has_once(&call);
+    handle.stop();
 }
 
 #[test]

@@ -160,7 +160,7 @@ fn stores_that_open_an_empty_database_together_migrate_it_once() {
         })
         .collect();
     opening.into_iter().for_each(|opening| opening.join().unwrap().stop());
-    assert_eq!(database.sql("SELECT version FROM schema_migrations"), 2, "one row for each migration");
+    assert_eq!(database.sql("SELECT version FROM schema_migrations"), 3, "one row for each migration");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use duet::message::model::{AccountType, ChatKind, ChatLine, Socials};
 use duet::message::store::{FinishedCall, HistoryEntry, InviteCodeRefusal, Reply, Request};
 use futures_lite::future::block_on;
 
+use super::running;
 use super::world::{Fact, LATER, NOW, Person, World};
 
 /// A fact by its name.
@@ -40,6 +41,13 @@ pub const FACTS: &[Named] = &[
     ("an_archived_call_outlives_only_the_partner", an_archived_call_outlives_only_the_partner),
     ("much_is_archived_bit_by_bit_longest_ago_first", much_is_archived_bit_by_bit_longest_ago_first),
     ("long_chats_are_archived_a_few_at_a_time", long_chats_are_archived_a_few_at_a_time),
+    ("a_running_call_is_found_with_its_chat", running::a_running_call_is_found_with_its_chat),
+    ("a_repeated_start_or_batch_changes_nothing", running::a_repeated_start_or_batch_changes_nothing),
+    ("an_ended_call_runs_no_more", running::an_ended_call_runs_no_more),
+    ("a_call_that_ends_twice_differently_is_stored_once", running::a_call_that_ends_twice_differently_is_stored_once),
+    ("running_calls_are_told_page_by_page", running::running_calls_are_told_page_by_page),
+    ("when_it_was_last_alive_only_moves_forward", running::when_it_was_last_alive_only_moves_forward),
+    ("a_running_call_goes_with_its_people", running::a_running_call_goes_with_its_people),
 ];
 
 fn a_guest_has_a_session_and_a_profile(world: &mut World<'_>) {
@@ -274,7 +282,7 @@ fn a_banned_or_unknown_callee_is_told_apart(world: &mut World<'_>) {
     assert!(world.pair(ann, stranger, NOW).is_none());
 }
 
-fn history(world: &World<'_>, user: UserId, limit: usize) -> Vec<HistoryEntry> {
+pub fn history(world: &World<'_>, user: UserId, limit: usize) -> Vec<HistoryEntry> {
     match world.ask(Request::History { user, limit }) {
         Reply::History(entries) => entries,
         other => panic!("{other:?}"),

@@ -1,14 +1,14 @@
 //! Ended calls: history, totals, completions, cooldown, all in one transaction (contract 4.3, D10-D12).
 //!
 //! What makes a repeat harmless is the row: totals move only when the history row is new, completions only when theirs
-//! is; a row that was archived is not new. So a repeat after a commit whose answer was lost counts nothing twice. Used
+//! is; a row that was archived is not new, nor is one of the same call that ended in another way. So a repeat after a commit whose answer was lost counts nothing twice. Used
 //! on the store's thread. A participant whose account is gone is passed over.
 
 use futures_lite::future::try_zip;
 
 use super::column::{Count, Json, JsonText, metrics};
 use super::connection::{Connection, Parameters, Result};
-use super::pairs;
+use super::{pairs, running};
 use crate::base::limits::{ARCHIVE_BYTES_MAX, ARCHIVE_ROWS_MAX, LAST_SESSIONS_MAX};
 use crate::base::{Time, UserId};
 use crate::message::model::{LastSession, Metrics};
@@ -38,6 +38,8 @@ pub(super) async fn finish(connection: &Connection, call: &FinishedCall) -> Resu
     {
         pairs::set_cooldown(connection, (call.caller, call.callee), until).await?;
     }
+    // Last, as it waits for whoever keeps the call: nobody waits for a row that is gone.
+    running::forget(connection, call.call).await?;
     let of = |user| totals.iter().find(|(other, _)| *other == user).map(|(_, totals)| totals.clone());
     let (caller, callee) = (of(call.caller).unwrap_or_default(), of(call.callee).unwrap_or_default());
     Ok(Reply::Finished { caller, callee })
@@ -62,6 +64,8 @@ async fn insert_history(connection: &Connection, call: &FinishedCall, users: &[U
          FROM (VALUES ($7::uuid, $8::uuid, $10::text), ($8, $7, $9)) AS side (user_id, partner_id, partner_name)
          WHERE side.user_id = ANY($11)
              AND NOT EXISTS (SELECT FROM chat_history_archive WHERE user_id = side.user_id AND session_id = $1)
+             AND NOT EXISTS (SELECT FROM chat_history
+                 WHERE user_id = side.user_id AND started_at = $3 AND room_id = $2)
          ON CONFLICT DO NOTHING RETURNING user_id";
     let values: &Parameters<'_> = &[
         &call.session,

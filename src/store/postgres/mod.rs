@@ -15,6 +15,7 @@ mod gather;
 mod order;
 mod pairs;
 mod pool;
+mod running;
 mod schema;
 mod serve;
 mod sessions;

@@ -137,8 +137,15 @@ pub(super) fn keys(request: &Request) -> Vec<Key> {
         | Request::History { user, .. } => vec![Key::User(*user)],
         Request::Pair { caller, callee, .. } => vec![Key::User(*caller), Key::User(*callee)],
         Request::SetCooldown { pair: (one, other), .. } => vec![Key::User(*one), Key::User(*other)],
+        Request::StartCall(call) => vec![Key::User(call.caller), Key::User(call.callee)],
         Request::FinishCall(call) => vec![Key::User(call.caller), Key::User(call.callee)],
-        Request::Sweep { .. } | Request::Archive { .. } | Request::Ping | Request::Standing => Vec::new(),
+        // A call is kept only after its start was answered, and passed over once it has ended.
+        Request::KeepCalls(_)
+        | Request::RunningCalls { .. }
+        | Request::Sweep { .. }
+        | Request::Archive { .. }
+        | Request::Ping
+        | Request::Standing => Vec::new(),
     }
 }
 

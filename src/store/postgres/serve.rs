@@ -18,7 +18,7 @@ use super::connection::{Connection, Result as Queried};
 use super::gather::Gather;
 use super::order::{Order, Turn, keys};
 use super::pool::{Away, Lease, Pool};
-use super::{Settings, accounts, calls, pairs, sessions};
+use super::{Settings, accounts, calls, pairs, running, sessions};
 use crate::base::{TokenHash, UserId};
 use crate::link::{Asked, Incoming};
 use crate::message::model::Login;
@@ -229,6 +229,11 @@ async fn dispatch(connection: &Connection, request: &Request) -> Queried<Reply> 
             pairs::set_cooldown(connection, *pair, *until).await?;
             Ok(Reply::Done)
         }
+        Request::StartCall(call) => running::start(connection, call).await,
+        Request::KeepCalls(progress) => {
+            connection.transaction(async || running::keep(connection, progress).await).await
+        }
+        Request::RunningCalls { after, limit } => running::list(connection, *after, *limit).await,
         Request::FinishCall(call) => connection.transaction(async || calls::finish(connection, call).await).await,
         Request::History { user, limit } => calls::history(connection, *user, *limit).await,
         Request::Sweep { now } => {

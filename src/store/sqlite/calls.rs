@@ -1,13 +1,13 @@
 //! Ended calls: history, totals, completions, cooldown, all in the one transaction of the request (contract 4.3, D10-D12).
 //!
 //! What makes a repeat harmless is the row: totals move only when the history row is new, completions only when theirs
-//! is; a row that was archived is not new. Used on the store's thread. A participant whose account is gone is passed
+//! is; a row that was archived is not new, nor is one of the same call that ended in another way. Used on the store's thread. A participant whose account is gone is passed
 //! over.
 
 use rusqlite::{Connection, Error, OptionalExtension as _, Result, named_params};
 
 use super::column::{Count, Json, metrics};
-use super::pairs;
+use super::{pairs, running};
 use crate::base::limits::{ARCHIVE_BYTES_MAX, ARCHIVE_ROWS_MAX, LAST_SESSIONS_MAX};
 use crate::base::{Time, UserId};
 use crate::message::model::{LastSession, Metrics};
@@ -41,6 +41,7 @@ pub(super) fn finish(connection: &Connection, call: &FinishedCall) -> Result<Rep
     {
         pairs::set_cooldown(connection, (call.caller, call.callee), until)?;
     }
+    running::forget(connection, call.call)?;
     let (caller, callee) = (totals(connection, call.caller)?, totals(connection, call.callee)?);
     Ok(Reply::Finished { caller, callee })
 }
@@ -61,6 +62,8 @@ fn insert_history(connection: &Connection, call: &FinishedCall, side: &Side<'_>)
          SELECT :session, user_id, :partner, :partner_name, :room, :started_at, :duration, :messages, :ended_at
          FROM users WHERE user_id = :user
              AND NOT EXISTS (SELECT 1 FROM chat_history_archive WHERE user_id = :user AND session_id = :session)
+             AND NOT EXISTS (SELECT 1 FROM chat_history
+                 WHERE user_id = :user AND started_at = :started_at AND room_id = :room)
          ON CONFLICT DO NOTHING";
     let inserted = connection.prepare_cached(sql)?.execute(named_params! {
         ":session": call.session,

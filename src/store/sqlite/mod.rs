@@ -8,6 +8,7 @@ mod calls;
 mod codes;
 mod column;
 mod pairs;
+mod running;
 mod schema;
 mod serve;
 mod sessions;

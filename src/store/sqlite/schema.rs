@@ -5,9 +5,10 @@ use super::super::file::{self, Spec, StoreFile};
 use super::Settings;
 
 /// Migrations in order; the schema's version is how many have run.
-pub(super) const MIGRATIONS: [&str; 2] = [
+pub(super) const MIGRATIONS: [&str; 3] = [
     include_str!("../../../migrations/sqlite/0001_start.sql"),
     include_str!("../../../migrations/sqlite/0002_archive.sql"),
+    include_str!("../../../migrations/sqlite/0003_running_calls.sql"),
 ];
 
 /// Opens the database in the folder of `settings`, making it if need be.

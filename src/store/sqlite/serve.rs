@@ -8,7 +8,7 @@ use rusqlite::{Connection, Error, Result};
 
 use super::super::Now;
 use super::super::file::StoreFile;
-use super::{accounts, calls, pairs, sessions};
+use super::{accounts, calls, pairs, running, sessions};
 use crate::link::{Asked, Incoming};
 use crate::message::store::{Reply, Request, Standing};
 
@@ -112,6 +112,9 @@ fn dispatch(connection: &Connection, request: &Request) -> Result<Reply> {
             pairs::set_cooldown(connection, *pair, *until)?;
             Ok(Reply::Done)
         }
+        Request::StartCall(call) => running::start(connection, call),
+        Request::KeepCalls(progress) => running::keep(connection, progress),
+        Request::RunningCalls { after, limit } => running::list(connection, *after, *limit),
         Request::FinishCall(call) => calls::finish(connection, call),
         Request::Ping => connection.prepare_cached("SELECT 1")?.query_row([], |_| Ok(Reply::Done)),
         // Not in the database: who sends the replies knows it.

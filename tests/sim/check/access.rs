@@ -21,6 +21,7 @@ impl Oracle {
         self.owner.insert(conn, user);
         let person = self.people.get_mut(&user).expect("only people bind");
         person.bound.insert(conn, now);
+        person.crashed = false;
         if person.banned {
             self.complain("bans", format!("{user} is banned and was bound"));
         }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use duet::base::limits::{CALL_ALLOWANCE_MS, GRACE_MS};
+use duet::base::limits::{CALL_ALLOWANCE_MS, GRACE_MS, RESUME_MS};
 use duet::base::{CallId, Time, UserId};
 use duet::domain::Domain;
 use duet::message::{ClientEvent, Leave, UserMessage};
@@ -30,15 +30,17 @@ pub struct Fact {
     pub caller: UserId,
     pub callee: UserId,
     pub started: Time,
-    agreed_seconds: Option<u32>,
+    pub agreed_seconds: Option<u32>,
     callee_was_in: bool,
     /// When the caller's half, and with it the record, went.
     pub ended: Option<Time>,
     /// Who left it by hanging up.
     pub hung_up_by: BTreeSet<UserId>,
     pub session: Option<String>,
-    /// The process crashed before it could be stored.
+    /// The process crashed before anybody was told of it.
     pub excused: bool,
+    /// When the process crashed under it last.
+    pub crashed_at: Option<Time>,
     /// Whose browser was told of it.
     pub knows: BTreeSet<UserId>,
     bound_at_start: BTreeMap<UserId, usize>,
@@ -87,16 +89,20 @@ impl Oracle {
             hung_up_by: BTreeSet::new(),
             session: None,
             excused: false,
+            crashed_at: None,
             knows: BTreeSet::new(),
             bound_at_start: BTreeMap::new(),
         });
         fact.callee_was_in |= fact.callee == user;
+        // Its end was not stored when the process crashed, and so it was none.
+        fact.ended = None;
         fact.bound_at_start.insert(user, self.people[&user].bound.len());
         let expected = if fact.caller == user { fact.callee } else { fact.caller };
         if peer != expected || (user != fact.caller && user != fact.callee) {
             self.complain("both ends agree", format!("{user} is in {call} with {peer}, not {expected}"));
         }
-        self.invites_over(user);
+        let is_caller = self.calls.book[&call].caller == user;
+        self.invites_over(user, is_caller.then_some(peer));
     }
 
     fn ends_for(
@@ -114,7 +120,8 @@ impl Oracle {
             .is_none_or(|seconds| now >= fact.started + u64::from(seconds) * 1_000 + CALL_ALLOWANCE_MS);
         let gone = |user: UserId| {
             let person = &self.people[&user];
-            person.bound.is_empty() && person.left.is_none_or(|(at, _)| now - at >= GRACE_MS)
+            let grace_ms = if person.crashed { RESUME_MS } else { GRACE_MS };
+            person.bound.is_empty() && person.left.is_none_or(|(at, _)| now - at >= grace_ms)
         };
         let left = |user: UserId| {
             let person = &self.people[&user];
@@ -130,7 +137,8 @@ impl Oracle {
             ),
             Seen::Tick => time_up || gone(user) || gone(peer) || !peer_was_in,
             Seen::Left => left(user) || left(peer),
-            Seen::Stop => true,
+            // It could begin now, and the callee had gone.
+            Seen::Stored => !peer_was_in,
         };
         if !is_reason {
             self.complain("every end has a reason", format!("{call} ended for {user} at {now:?}"));
@@ -144,7 +152,11 @@ impl Oracle {
         }
     }
 
-    pub(super) fn call_starts(&mut self, user: UserId, room: CallId, agreed_seconds: u32, peer: UserId) {
+    pub(super) fn call_starts(&mut self, user: UserId, room: CallId, agreed_seconds: u32, peer: UserId, store: &Store) {
+        self.invites_over(user, None);
+        if !store.running.contains_key(&room) && !store.finished.contains_key(&room) {
+            self.complain("durable before visible", format!("{room} is told to begin, and not stored"));
+        }
         if self.people[&user].engaged.is_some_and(|(call, _)| call != room) {
             self.complain("two calls", format!("{user} was told of {room} with {peer} while in another call"));
         }
@@ -208,11 +220,21 @@ impl Oracle {
         works && (alone_at_start || *bound_at > person.engaged_at)
     }
 
-    pub(super) fn calls_crashed(&mut self, store: &Store) {
+    pub(super) fn calls_crashed(&mut self, now: Time, store: &Store) {
         self.calls.alone.clear();
         self.calls.claimed_twice.clear();
+        let mut lost = Vec::new();
         for (call, fact) in &mut self.calls.book {
-            fact.excused |= !store.finished.contains_key(call);
+            if !store.finished.contains_key(call) {
+                fact.crashed_at = Some(now);
+                fact.excused = fact.agreed_seconds.is_none() && !store.running.contains_key(call);
+                if !fact.excused && !store.running.contains_key(call) {
+                    lost.push(*call);
+                }
+            }
+        }
+        for call in lost {
+            self.complain("no call is lost by a restart", format!("{call} is neither running nor stored"));
         }
     }
 

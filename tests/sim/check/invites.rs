@@ -172,9 +172,9 @@ impl Oracle {
         self.invites.cooldowns.insert(pair, (now, Time(until.0 - 3_600_000)));
     }
 
-    /// All invites of a caller are over: his call begins.
-    pub(super) fn invites_over(&mut self, caller: UserId) {
-        self.invites.open.retain(|(from, _), _| *from != caller);
+    /// All invites of a caller are over: his call begins; but the one to `peer` may yet be declined.
+    pub(super) fn invites_over(&mut self, caller: UserId, peer: Option<UserId>) {
+        self.invites.open.retain(|(from, to), _| *from != caller || Some(*to) == peer);
     }
 
     /// Who made an invite that rang.

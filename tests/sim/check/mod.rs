@@ -6,6 +6,7 @@ mod calls;
 mod invites;
 mod presence;
 mod relays;
+mod resumed;
 mod stored;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,7 +56,7 @@ pub enum Seen {
     User(UserMessage),
     Connect(ConnId),
     Tick,
-    Stop,
+    Stored,
     Other,
 }
 
@@ -66,9 +67,9 @@ impl Seen {
             Input::Left { .. } => Self::Left,
             Input::User { message, .. } => Self::User(message.clone()),
             Input::Tick => Self::Tick,
-            Input::Stop => Self::Stop,
+            Input::Stored { .. } => Self::Stored,
             Input::Connect { conn, .. } => Self::Connect(*conn),
-            Input::Published(_) | Input::Stored { .. } | Input::Sweep => Self::Other,
+            Input::Published(_) | Input::Sweep | Input::Resume(_) | Input::Drain | Input::Flush => Self::Other,
         }
     }
 }
@@ -89,6 +90,8 @@ pub struct Person {
     bound: BTreeMap<ConnId, Time>,
     /// When and how a connection was last lost.
     left: Option<(Time, Leave)>,
+    /// The process went with that connection, and the person has not been back since.
+    crashed: bool,
     engaged: Option<(CallId, UserId)>,
     engaged_at: Time,
     banned: bool,
@@ -111,6 +114,7 @@ pub struct Oracle {
     invites: invites::Invites,
     relays: relays::Relays,
     stored: stored::Stored,
+    crashes: resumed::Crashes,
 }
 
 impl Oracle {
@@ -135,6 +139,7 @@ impl Oracle {
             invites: invites::Invites::default(),
             relays: relays::Relays::default(),
             stored: stored::Stored::default(),
+            crashes: resumed::Crashes::default(),
         }
     }
 
@@ -183,7 +188,7 @@ impl Oracle {
         for (effect, owner) in effects.iter().zip(owners) {
             match effect {
                 Effect::Send { conn, event } => self.sent(now, (*conn, owner), event, (store, seen), &mut declined),
-                Effect::Write { ticket, request } => self.written(now, at, *ticket, request, seen),
+                Effect::Write { ticket, request } => self.written(now, at, *ticket, request),
                 Effect::Tell { user, message } => self.told(*user, message),
                 _ => {}
             }
@@ -218,7 +223,11 @@ impl Oracle {
             }
             ServerEvent::Declined { invite: None, reason } => self.refused(*reason),
             ServerEvent::CallStart { room, agreed_seconds, peer, .. } => {
-                self.call_starts(user, *room, *agreed_seconds, *peer);
+                self.call_starts(user, *room, *agreed_seconds, *peer, store);
+            }
+            ServerEvent::Chat { text, at, .. } => self.line_told(text, *at),
+            ServerEvent::SocialShared { socials, at, .. } => {
+                socials.get("x").into_iter().for_each(|text| self.line_told(text, *at));
             }
             ServerEvent::Finalized { session } => self.finalized(now, (conn, user), session, store, seen),
             _ => {}
@@ -243,9 +252,10 @@ impl Oracle {
         for person in self.people.values_mut() {
             person.bound.clear();
             person.engaged = None;
-            person.left = Some((now, Leave::Lost));
+            (person.left, person.crashed) = (Some((now, Leave::Lost)), true);
         }
-        self.calls_crashed(store);
+        self.calls_crashed(now, store);
+        self.stored_crashed();
         self.invites_crashed();
         self.relays_crashed();
     }
@@ -264,6 +274,7 @@ impl Oracle {
         facts.extend(self.stored_facts());
         facts.extend(self.invite_facts());
         facts.extend(self.relay_facts());
+        facts.extend(self.resumed_facts());
         facts
     }
 }

@@ -72,6 +72,7 @@ impl Oracle {
         }
         self.invites_quiet();
         self.stored_quiet(store);
+        self.resumed_quiet(store);
         self.relays_quiet(store);
         self.verdict()
     }

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use duet::base::limits::{CALL_COMPLETED_SECONDS_MIN, CALL_RECORDED_SECONDS_MIN, COOLDOWN_LONG_MS};
+use duet::base::limits::{CALL_COMPLETED_SECONDS_MIN, CALL_RECORDED_SECONDS_MIN, COOLDOWN_LONG_MS, RESUME_MS};
 use duet::base::{CallId, ConnId, Time, UserId};
 use duet::message::ClientEvent;
 use duet::message::store::{FinishedCall, Request};
 
+use super::calls::Fact;
 use super::{Oracle, Seen};
 use crate::relay_text::call_of;
 use crate::store::Store;
@@ -21,30 +22,35 @@ pub struct Stored {
 }
 
 impl Oracle {
-    pub(super) fn written(&mut self, now: Time, at: usize, ticket: u64, request: &Request, seen: &Seen) {
+    pub(super) fn written(&mut self, now: Time, at: usize, ticket: u64, request: &Request) {
         let Request::FinishCall(finished) = request else { return };
         let before = self.stored.writes.insert(finished.call, (at, ticket));
         if before.is_some_and(|before| before != (at, ticket)) {
             return self.complain("a call is stored once", format!("{} is written by two tickets", finished.call));
         }
         if before.is_none() {
-            self.check_finished(now, finished, seen);
+            self.check_finished(now, finished);
         }
     }
 
-    fn check_finished(&mut self, now: Time, finished: &FinishedCall, seen: &Seen) {
+    fn check_finished(&mut self, now: Time, finished: &FinishedCall) {
         let Some(fact) = self.calls.book.get(&finished.call) else {
             // Began and ended in one step; the book has only what was there after a step.
             return;
         };
-        let duration = now.seconds_since(fact.started);
-        let spares = matches!(seen, Seen::Stop);
+        let duration = finished.ended_at.seconds_since(fact.started);
+        let recorded = duration >= CALL_RECORDED_SECONDS_MIN;
+        let is_loss = finished.session.ends_with("-disconnected");
+        let leaves_nothing = fact.agreed_seconds.is_none()
+            && (finished.recorded, finished.completed, finished.cooldown_until) == (false, false, None);
+        let is_as_long = finished.recorded == recorded
+            && finished.completed == (duration >= CALL_COMPLETED_SECONDS_MIN)
+            && finished.cooldown_until == (recorded || !is_loss).then(|| finished.ended_at + COOLDOWN_LONG_MS);
         let is_right = (finished.caller, finished.callee) == (fact.caller, fact.callee)
             && finished.started_at == fact.started
-            && (finished.ended_at, finished.duration) == (now, duration)
-            && finished.recorded == (duration >= CALL_RECORDED_SECONDS_MIN)
-            && finished.completed == (duration >= CALL_COMPLETED_SECONDS_MIN)
-            && finished.cooldown_until == (!spares).then(|| now + COOLDOWN_LONG_MS);
+            && finished.duration == duration
+            && self.is_its_end(now, finished, fact)
+            && (is_as_long || leaves_nothing);
         if !is_right {
             self.complain("a call is stored as it was", format!("{finished:?} at {now:?}"));
         }
@@ -85,7 +91,7 @@ impl Oracle {
         }
         let Some(fact) = self.calls.book.get_mut(&call) else { return };
         let first = fact.session.get_or_insert_with(|| session.to_owned());
-        let (same, pair, started) = (first == session, (fact.caller, fact.callee), fact.started);
+        let (same, pair) = (first == session, (fact.caller, fact.callee));
         if !same || (user != pair.0 && user != pair.1) {
             return self.complain("same session for both", format!("{user} is told {session} of {call}"));
         }
@@ -95,15 +101,29 @@ impl Oracle {
                     self.cooldown_told(now, pair, finished.ended_at + COOLDOWN_LONG_MS, store);
                 }
             }
-            None if session.ends_with("-disconnected") && self.was_short(call, started) => {}
             _ => self.complain("durable before visible", format!("{session} is told, and not stored")),
         }
     }
 
-    /// Whether a call left too early to leave a trace.
-    fn was_short(&self, call: CallId, started: Time) -> bool {
-        let ended = self.calls.book[&call].ended;
-        ended.is_some_and(|at| at.seconds_since(started) < CALL_RECORDED_SECONDS_MIN)
+    /// Whether a call ended when it says: now, or, if one of the two did not come back after a crash, not later than that,
+    /// but for what the other said since.
+    fn is_its_end(&self, now: Time, finished: &FinishedCall, fact: &Fact) -> bool {
+        let is_away = |user| {
+            let person = &self.people[user];
+            person.crashed && person.left.is_some_and(|(at, _)| now - at >= RESUME_MS)
+        };
+        let is_missed = is_away(&fact.caller) || is_away(&fact.callee);
+        let last_said = finished.messages.iter().rev().find(|line| line.from != "system").map(|line| line.timestamp);
+        let is_before = |at: Time| finished.ended_at <= at.max(last_said.unwrap_or(at));
+        match fact.crashed_at.filter(|_| is_missed && finished.session.ends_with("-disconnected")) {
+            Some(crashed_at) => finished.ended_at >= fact.started && is_before(crashed_at),
+            None => finished.ended_at == now || fact.crashed_at.is_some_and(is_before),
+        }
+    }
+
+    /// What the dead process was about to store, the next stores anew.
+    pub(super) fn stored_crashed(&mut self) {
+        self.stored.writes.clear();
     }
 
     /// At the end every call that ended is stored, once for each of the two, unless there was nothing to store.
@@ -128,9 +148,6 @@ impl Oracle {
                 }
                 Some(_) => {}
                 None if fact.excused => {}
-                None if fact.session.as_deref().is_some_and(|session| session.ends_with("-disconnected"))
-                    && self.was_short(*call, fact.started) => {}
-                None if fact.ended.is_some() && self.was_short(*call, fact.started) && fact.session.is_none() => {}
                 None => complaints.push(("a call is stored once", format!("{call} is not stored"))),
             }
         }
