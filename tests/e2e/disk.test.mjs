@@ -121,7 +121,7 @@ describe("a disk that takes no more", { concurrency: 4 }, () => {
     assert.equal(tally.of("queue")[503], 0, "reads go on");
     scene.end();
     await eventually("nothing is written any more", async () => (await tally.one("sign-up", () => ledger.signUp(server))) === 503);
-    assert.match(server.tail(50), /ERROR the store failed reason="database or disk is full"/);
+    assert.match(server.tail(50), /ERROR request\{id="[0-9a-f]+"\}: the store failed reason="database or disk is full"/);
     console.log(`full: ${tally.words().join("; ")}; ${ledger.people.size - sizeBefore} sign-ups still found room in the log`);
 
     disk.free();
