@@ -13,6 +13,8 @@ const KEPT_MS = 600;
 /** Longer than a start and the clients' return take on a busy machine. */
 const BACK_MS = 15_000;
 const SHORT_GRACE_S = 2;
+/** Longer than socket.io-client waits between two attempts: 5 s and half of that again. */
+const RETRY_S_MAX = 8;
 const PYTHON = `import sqlite3, sys
 rows = sqlite3.connect(sys.argv[1])
 rows.execute(sys.argv[2])
@@ -154,7 +156,7 @@ describe("running calls", { concurrency: 4 }, () => {
       within((await onlyEntry(caller, callee)).duration, 180, 183, "duration");
     });
 
-    alone(`${how}: when one does not come back the call ends for the other as with a lost partner`, { "resume-seconds": SHORT_GRACE_S }, async (cast, server) => {
+    alone(`${how}: when one does not come back the call ends for the other as with a lost partner`, { "resume-seconds": RETRY_S_MAX }, async (cast, server) => {
       const { caller, callee, room, startedAt } = await lastingCall(cast);
       await say(caller, callee, room, "still there?");
       await lasting(startedAt, 6_000);
