@@ -195,7 +195,7 @@ describe("demo page", { concurrency: 3 }, () => {
   fact("a second login ends the first, which is told", secondLogin, { excused: /status of 401/ });
 
   fact(
-    "the server is killed and restarted: picture and sound go on, and the page says what has happened",
+    "the server is killed and restarted: picture and sound go on, and then chat and the end of the call as ever",
     async (ann, bo, own) => {
       await call(ann, bo);
       await own.kill();
@@ -205,13 +205,14 @@ describe("demo page", { concurrency: 3 }, () => {
       }
       await own.launch();
       for (const person of [ann, bo]) {
-        await person.sees("The server was restarted and has forgotten this call.");
+        await person.page.locator("#offline").waitFor({ state: "hidden" });
         await flowing(person);
         assert.equal(await person.page.evaluate(() => window.peers.length), 1, "it is still the first connection");
       }
+      await chat(ann, bo, "still here");
+      await chat(bo, ann, "me too");
       await ann.press("Hang up");
-      await Promise.all([atHome(ann, "You hung up."), atHome(bo, `${ann.name} has gone.`)]);
-      await ann.page.getByRole("button", { name: `Call ${bo.name}` }).waitFor();
+      await Promise.all([atHome(ann, "You hung up."), atHome(bo, `The call with ${ann.name} has ended.`)]);
     },
     // A browser reports every connection that it could not make.
     { on: () => Server.start(), excused: /^WebSocket connection to .* failed|ERR_CONNECTION_REFUSED/ },
