@@ -209,8 +209,7 @@ async fn watch_memory(senders: &[mpsc::Sender<Envelope>], config: &Config, refus
 }
 
 /// Tells the service manager `status` once all shards serve, waits for SIGINT or SIGTERM, doing `meanwhile`, then stops
-/// the shards: first the connections of all, then what
-/// they left to be stored.
+/// the shards: first the connections of all, then what they left to be stored.
 fn wait_and_stop(
     senders: &[mpsc::Sender<Envelope>],
     threads: Vec<JoinHandle<()>>,

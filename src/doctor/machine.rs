@@ -5,14 +5,12 @@ use std::fs::read_to_string;
 use super::Finding;
 use crate::base::Time;
 use crate::config::{Config, System};
-use crate::runtime::probe::probe;
+use crate::runtime::probe::{MEMLOCK_MIN_BYTES, probe};
 use crate::runtime::{Choice, Kind, is_clock_synchronised};
 use crate::shard::clock::Clock;
 
 /// The first kernel on which connections are received by io_uring (`runtime/ring.rs`).
 const URING_KERNEL: (u32, u32) = (6, 1);
-/// What glommio insists on, bytes (`runtime/probe.rs`).
-const LOCKED_MEMORY_MIN: u64 = 512 * 1024;
 /// This code is younger: 2025-01-01, ms since the epoch.
 const PAST_MS: u64 = 1_735_689_600_000;
 /// Nobody runs it so long: 2100-01-01.
@@ -69,10 +67,10 @@ fn advice(reason: &str) -> &'static str {
 pub(super) fn locked_memory(system: &System) -> Finding {
     match system.locked_memory {
         u64::MAX => Finding::ok("memlock", "no limit"),
-        bytes if bytes >= LOCKED_MEMORY_MIN => Finding::ok("memlock", format!("{} KiB", bytes / 1024)),
+        bytes if bytes >= MEMLOCK_MIN_BYTES => Finding::ok("memlock", format!("{} KiB", bytes / 1024)),
         bytes => Finding::warning(
             "memlock",
-            format!("{} KiB, io_uring needs {}", bytes / 1024, LOCKED_MEMORY_MIN / 1024),
+            format!("{} KiB, io_uring needs {}", bytes / 1024, MEMLOCK_MIN_BYTES / 1024),
             "raise it (ulimit -l, LimitMEMLOCK= in systemd, --ulimit memlock= in Docker), or stay on epoll",
         ),
     }

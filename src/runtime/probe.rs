@@ -14,7 +14,7 @@ use super::resources::{self, Resource};
 use super::{Choice, Kind};
 
 /// Locked memory glommio insists on per process, in bytes, whoever runs it (glommio `sys/uring.rs`, `MIN_MEMLOCK_LIMIT`).
-const MEMLOCK_MIN_BYTES: u64 = 512 * 1024;
+pub const MEMLOCK_MIN_BYTES: u64 = 512 * 1024;
 
 /// Entries of each of glommio's rings (its default).
 const RING_ENTRIES: libc::c_uint = 128;

@@ -32,8 +32,7 @@ impl Shard {
     }
 
     /// Sends one event to one connection.
-    pub(super) fn send(&self, conn: ConnId, event: &ServerEvent) {
-        let now = self.now();
+    pub(super) fn send(&self, now: Time, conn: ConnId, event: &ServerEvent) {
         self.counters.sent.add_one(event.index());
         self.on_conn(conn, |conn| conn.send(now, &event.encode()));
     }
@@ -44,7 +43,7 @@ impl Shard {
             Effect::Refuse { conn, message } => self.on_conn(conn, |conn| conn.refuse_connect(now, message)),
             Effect::Bind { conn } => self.on_conn(conn, Conn::bind),
             Effect::Unbind { conn } => self.on_conn(conn, |conn| conn.unbind(now)),
-            Effect::Send { conn, event } => self.send(conn, &event),
+            Effect::Send { conn, event } => self.send(now, conn, &event),
             Effect::FanOut { conns, user, event } => self.fan_out(now, &conns, user, &event),
             Effect::Dismiss { conn, why } => self.on_conn(conn, |conn| conn.close(now, why.into())),
             Effect::Tell { user, message } => {

@@ -175,7 +175,7 @@ impl Task {
             Output::Probed(sid) => self.probed(sid),
             Output::Refused(message) => {
                 self.shard.counters.malformed.add_one();
-                self.shard.send(self.id, &ServerEvent::Error { message });
+                self.shard.send(self.shard.now(), self.id, &ServerEvent::Error { message });
             }
             Output::Left(leave) => self.shard.handle(Input::Left { conn: self.id, leave }),
             other => return Some(other),
