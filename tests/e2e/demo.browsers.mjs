@@ -85,27 +85,34 @@ describe("demo page", { concurrency: 3 }, () => {
 
   fact("a queue that has not changed is a 304 on the wire and whole to the page", async (ann) => {
     const wire = await ann.page.context().newCDPSession(ann.page);
-    const [urls, statuses] = [new Map(), []];
-    wire.on("Network.requestWillBeSent", ({ requestId, request }) => urls.set(requestId, request.url));
-    wire.on("Network.responseReceivedExtraInfo", ({ requestId, statusCode }) => urls.get(requestId)?.endsWith("/room/queue?limit=9") && statuses.push(statusCode));
+    // Of a request, its address and its status on the wire are told by two processes of the browser: in either order, and late.
+    const [looks, statuses] = [[], new Map()];
+    wire.on("Network.requestWillBeSent", ({ requestId, request }) => request.url.endsWith("/room/queue?limit=9") && looks.push(requestId));
+    wire.on("Network.responseReceivedExtraInfo", ({ requestId, statusCode }) => statuses.set(requestId, statusCode));
     await wire.send("Network.enable");
     const token = await ann.page.evaluate(async () => {
       const asked = { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ name: "Eve", gender: "female" }) };
       return (await (await fetch("/auth/guest", asked)).json()).sessionToken;
     });
-    const fetched = () => ann.page.evaluate(async (token) => {
-      const response = await fetch("/room/queue?limit=9", { headers: { authorization: `Bearer ${token}` } });
-      return { status: response.status, body: await response.text() };
-    }, token);
+    let looked = 0;
+    const look = async () => {
+      const page = await ann.page.evaluate(async (token) => {
+        const response = await fetch("/room/queue?limit=9", { headers: { authorization: `Bearer ${token}` } });
+        return { status: response.status, body: await response.text() };
+      }, token);
+      looked += 1;
+      await eventually("the browser tells what was on the wire", () => looks.length === looked && statuses.has(looks.at(-1)));
+      return { page, onTheWire: statuses.get(looks.at(-1)) };
+    };
     // Both are still on their way into the queue.
-    let last = await fetched();
-    assert.deepEqual(statuses, [200]);
+    let last = await look();
+    assert.equal(last.onTheWire, 200);
     await eventually("a second look is answered 304", async () => {
       const before = last;
-      last = await fetched();
-      if (statuses.at(-1) !== 304) return false;
-      assert.deepEqual(last, before);
-      assert.equal(JSON.parse(last.body).users.length, 2);
+      last = await look();
+      if (last.onTheWire !== 304) return false;
+      assert.deepEqual(last.page, before.page);
+      assert.equal(JSON.parse(last.page.body).users.length, 2);
       return true;
     });
   }, { on: () => Server.start() });
