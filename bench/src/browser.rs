@@ -87,6 +87,11 @@ impl<'a> Browsers<'a> {
         Self { port, accounts, first_tag, tabs, asked: 0, tally, unchanged: 0, queues: 0 }
     }
 
+    /// Counts anew, by this tally.
+    pub fn measure(&mut self, tally: Tally) {
+        (self.tally, self.unchanged, self.queues) = (tally, 0, 0);
+    }
+
     /// Whether a connection is one of these.
     pub fn has(&self, id: Id) -> bool {
         id.tag as usize >= self.first_tag

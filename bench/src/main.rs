@@ -1,7 +1,8 @@
 //! Measures duet side by side with what people would use instead.
 //!
 //! `cargo run --release -p duet-bench -- list` names the scenarios and their servers; one of them, or `all`, is run by its
-//! name. `run.rs` walks cases, rounds and servers; `net/` is the load generator; `scenario/` says what is sent.
+//! name. `run.rs` walks cases, rounds and servers; `net/` is the load generator; `scenario/` says what is sent,
+//! `life/` for the two that play a whole site.
 //!
 //! One thread does everything, on a core of its own: what is measured has the others.
 
@@ -9,8 +10,10 @@ mod browser;
 mod clock;
 mod crowd;
 mod database;
+mod group;
 mod install;
 mod latency;
+mod life;
 mod load;
 mod machine;
 mod measure;

@@ -14,10 +14,13 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::clock::{MILLISECOND, SECOND, now, pause};
 use crate::database::Postgres;
+use crate::group::Group;
 use crate::install;
 use crate::sample::Memory;
-use crate::servers::{DUET_ARGUMENTS, Database, Entry, Job};
+use crate::servers::{Bound, DUET_ARGUMENTS, Database, Entry, Job};
 
+/// From a duet's port to that of its metrics.
+const METRICS_PORT: u16 = 6_463;
 const START: u64 = 20 * SECOND;
 const STOP: u64 = 15 * SECOND;
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
@@ -85,26 +88,35 @@ struct Launch {
     database_url: Option<String>,
     /// Further arguments.
     extra: Vec<String>,
+    /// Bounds its memory.
+    group: Option<Group>,
 }
 
 impl Server {
-    /// Starts it in `folder`, which is made, with `extra` arguments of duet, and waits until it serves.
+    /// Starts it in `folder`, which is made, within `bound` and with `extra` arguments if it is a duet, and waits until it
+    /// serves.
     ///
     /// # Errors
-    /// It does not start, or does not serve within 20 s: the end of its log.
+    /// It does not start, or does not serve within 20 s: the end of its log. No group can be made for it.
     pub fn start(
         entry: &'static Entry,
         folder: PathBuf,
         cores: &Cores,
         postgres: Option<&Postgres>,
-        extra: Vec<String>,
+        bound: Bound,
+        mut extra: Vec<String>,
     ) -> Result<Self, String> {
         let database_url = match entry.database {
             Database::Postgres => Some(postgres.ok_or("a Postgres is needed")?.fresh_database()?),
             Database::None => None,
         };
         fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
-        let launch = Launch { folder, cores: cores.clone(), database_url, extra };
+        let group = match bound {
+            Bound::Memory(bytes) => Some(Group::new(bytes)?),
+            Bound::Nothing | Bound::Connections(_) | Bound::Plan => None,
+        };
+        extra.extend(bound.arguments());
+        let launch = Launch { folder, cores: cores.clone(), database_url, extra, group };
         let port = free_port().map_err(|error| error.to_string())?;
         let child = launch.spawn(entry, port)?;
         let mut server = Self { entry, port, child, launch };
@@ -132,6 +144,11 @@ impl Server {
         Memory::of(self.pid())
     }
 
+    /// The group that bounds its memory.
+    pub fn group(&self) -> Option<&Group> {
+        self.launch.group.as_ref()
+    }
+
     /// Whether it still runs.
     pub fn is_alive(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
@@ -139,7 +156,23 @@ impl Server {
 
     /// The body of a short answer to a GET, on a connection of its own.
     pub fn get(&self, path: &str) -> io::Result<String> {
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
+        self.get_from(self.port, path)
+    }
+
+    /// The sum of a duet's metric over its labels, by another port than that of its clients.
+    ///
+    /// # Errors
+    /// There is no answer, or no such metric in it.
+    pub fn metric(&self, name: &str) -> io::Result<f64> {
+        let page = self.get_from(self.port + METRICS_PORT, "/metrics")?;
+        let samples = page.lines().filter_map(|line| line.strip_prefix(name));
+        let samples = samples.filter(|rest| rest.starts_with(['{', ' ']));
+        let values = samples.filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok());
+        values.reduce(|sum, value| sum + value).ok_or_else(|| io::Error::other(format!("no metric {name}")))
+    }
+
+    fn get_from(&self, port: u16, path: &str) -> io::Result<String> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
         stream.set_read_timeout(Some(Duration::from_secs(2)))?;
         write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
         let mut answer = String::new();
@@ -206,7 +239,7 @@ impl Launch {
     /// Affinity is inherited: this thread takes the server's cores for as long as it starts it.
     fn spawn(&self, entry: &Entry, port: u16) -> Result<Child, String> {
         let why = |error: io::Error| format!("{}: {error}", entry.name);
-        let mut command = command(entry, port, &self.folder);
+        let mut command = command(entry, port, &self.folder, self.group.as_ref());
         command.envs(self.database_url.iter().map(|url| ("DATABASE_URL", url)));
         if entry.is_duet() {
             command.args(&self.extra);
@@ -220,10 +253,11 @@ impl Launch {
     }
 }
 
-fn command(entry: &Entry, port: u16, folder: &std::path::Path) -> Command {
+fn command(entry: &Entry, port: u16, folder: &std::path::Path, group: Option<&Group>) -> Command {
     let (program, words) = install::command(entry.program);
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "TERM", "--"]).arg(program).args(words).env_clear();
+    command.args(["--pdeathsig", "TERM", "--"]).args(group.map(Group::enter).unwrap_or_default());
+    command.arg(program).args(words).env_clear();
     let passed = PASSED_ON.iter().filter_map(|name| Some((*name, std::env::var_os(name)?)));
     command.envs(passed).env("PORT", port.to_string()).envs(entry.environment.iter().copied());
     if entry.is_duet() {

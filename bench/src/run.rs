@@ -15,7 +15,7 @@ use crate::plot;
 use crate::process::{Cores, Server};
 use crate::progress::Progress;
 use crate::report::{Measured, Metric, Report};
-use crate::servers::{Database, Entry, Job};
+use crate::servers::{Bound, Database, Entry, Job};
 use crate::table;
 use crate::tree::TemporaryFolder;
 
@@ -66,6 +66,11 @@ pub trait Scenario {
     /// Further arguments of duet in this case.
     fn duet_arguments(&self, _case: &Self::Case) -> Vec<String> {
         Vec::new()
+    }
+
+    /// What duet is bounded by in this case.
+    fn bound(&self, _case: &Self::Case) -> Bound {
+        Bound::Nothing
     }
 
     /// Measures one fresh server.
@@ -143,7 +148,8 @@ fn measure_one<S: Scenario>(
 ) -> Result<Measured, String> {
     let folder = bench.folder.path().join("server");
     let extra = scenario.duet_arguments(case);
-    let mut server = Server::start(entry, folder, &bench.cores, bench.postgres.as_ref(), extra)?;
+    let bound = scenario.bound(case);
+    let mut server = Server::start(entry, folder, &bench.cores, bench.postgres.as_ref(), bound, extra)?;
     let mut measured = scenario.measure(bench, case, &mut server)?;
     if !server.is_alive() {
         return Err(format!("it ended while it was measured; it printed:\n{}", server.log()));

@@ -47,7 +47,7 @@ pub struct Entry {
     pub database: Database,
 }
 
-/// What every duet is started with: no limit that a load from one machine would meet.
+/// What every duet is started with: no limit on one address, which a load from one machine would meet.
 pub const DUET_ARGUMENTS: &[&str] = &[
     "--host=127.0.0.1",
     "--trusted-proxies=127.0.0.0/8",
@@ -55,11 +55,36 @@ pub const DUET_ARGUMENTS: &[&str] = &[
     "--signups-per-hour=0",
     "--logins-per-hour=0",
     "--api-per-minute=0",
-    "--connections-max=200000",
     "--event-rate=0",
-    "--user-cache-max=200000",
-    "--session-cache-max=200000",
 ];
+/// And unless its memory is bounded: no cache that is too small.
+const CACHES: [&str; 2] = ["--user-cache-max=200000", "--session-cache-max=200000"];
+const CONNECTIONS_MAX: usize = 200_000;
+
+/// What a scenario bounds a duet by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bound {
+    Nothing,
+    /// Connections that it may hold.
+    Connections(usize),
+    /// Its plan for what the machine has.
+    Plan,
+    /// Its plan for the control group that it runs in, of so many bytes.
+    Memory(u64),
+}
+
+impl Bound {
+    /// Arguments that say so.
+    pub fn arguments(self) -> Vec<String> {
+        let connections = match self {
+            Self::Nothing => CONNECTIONS_MAX,
+            Self::Connections(connections) => connections,
+            Self::Plan | Self::Memory(_) => return Vec::new(),
+        };
+        let caches = CACHES.iter().map(|argument| (*argument).to_owned());
+        caches.chain([format!("--connections-max={connections}")]).collect()
+    }
+}
 
 const URING: &[&str] = &["--runtime=uring", "--shards=1"];
 const EPOLL: &[&str] = &["--runtime=epoll", "--shards=1"];

@@ -252,6 +252,11 @@ impl Net {
         }
     }
 
+    /// Connections that are open, or being opened.
+    pub fn open_connections(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
     /// Whether permessage-deflate was agreed on.
     pub fn deflates(&mut self, id: Id) -> bool {
         live(&mut self.slots, id).is_some_and(|connection| connection.deflates)

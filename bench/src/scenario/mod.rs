@@ -6,6 +6,7 @@
 //!
 //! Scenarios know nothing of each other, and of servers only what `Job` says.
 
+mod capacity;
 mod echo;
 mod fan_out;
 mod http;
@@ -45,4 +46,6 @@ pub const ALL: &[Listed] = &[
     listed::<http::Http>(),
     listed::<idle::Idle>(),
     listed::<storm::Storm>(),
+    listed::<storm::Full>(),
+    listed::<capacity::Capacity>(),
 ];

@@ -2,7 +2,11 @@
 //! is, joins, and is served when the server has answered after that.
 //!
 //! A connection that is refused or lost is an error, and tried again a second later, as socket.io-client does.
+//!
+//! And the same against a limit of connections: as many are served as it allows, the others are turned away each time
+//! they try, and nobody who is in is lost.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use hdrhistogram::Histogram;
@@ -16,6 +20,7 @@ use crate::net::{Failure, Handler, Id, Net};
 use crate::process::Server;
 use crate::report::{Measured, Metric};
 use crate::run::{Bench, Options, Scenario};
+use crate::servers::{Bound, Entry};
 use crate::sample::forget_peak;
 
 /// How long everybody may take.
@@ -23,6 +28,8 @@ const PATIENCE: Nanos = 60 * SECOND;
 /// Between the loss of all connections and their coming back, for the server to notice. Within its grace of 5 s.
 const AWAY: Nanos = 2 * SECOND;
 const TRY_AGAIN: Nanos = SECOND;
+/// How long those that were turned away go on to try when all are served that will be.
+const FULL_FOR: Nanos = 10 * SECOND;
 /// Connections begun between two looks at what has come.
 const DIALLED_AT_ONCE: usize = 64;
 /// The timer that dials on; others name a client.
@@ -39,8 +46,19 @@ const DATABASE_CPU: Metric = Metric::new("database-cpu-seconds", "Postgres CPU",
 const PEAK: Metric = Metric::new("peak", "Peak resident", "MiB", 1).compared();
 const GENERATOR: Metric = Metric::new("generator-cpu", "Generator's core", "%", 0);
 
+const SERVED: Metric = Metric::new("served", "Served", "", 0);
+const SERVED_AFTER: Metric = Metric::new("served-after", "the last after", "s", 2);
+const REFUSED: Metric = Metric::new("refused", "Turned away", "", 0);
+const REFUSALS: Metric = Metric::new("refusals", "in tries", "", 0);
+const REFUSAL_P99: Metric = Metric::new("refusal-p99", "told after, p99", "ms", 0);
+const LOST: Metric = Metric::new("lost", "Lost who were in", "", 0);
+const CPU_FULL: Metric = Metric::new("full-cpu", "Server's core while full", "%", 0);
+
 #[derive(Default)]
 pub struct Storm;
+
+#[derive(Default)]
+pub struct Full;
 
 pub struct Case {
     clients: usize,
@@ -110,6 +128,90 @@ impl Scenario for Storm {
     }
 }
 
+/// So many clients, of whom a server takes so many.
+pub struct FullCase {
+    clients: usize,
+    limit: usize,
+}
+
+impl fmt::Display for FullCase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} clients, {} allowed", self.clients, self.limit)
+    }
+}
+
+impl Scenario for Full {
+    type Case = FullCase;
+
+    const NAME: &'static str = "storm-full";
+    const ABOUT: &'static str = "More clients arrive at once, with valid sessions, than the server may hold; those that it \
+                                 turns away try again every second, for 10 s more.";
+    const SERVERS: &'static [&'static str] = &["duet-uring", "duet-epoll"];
+    const BASELINE: &'static str = "duet-epoll";
+    const METRICS: &'static [Metric] = &[
+        SERVED, SERVED_AFTER, P50, P99, REFUSED, REFUSALS, REFUSAL_P99, LOST, CPU, CPU_FULL, PEAK, GENERATOR,
+    ];
+
+    fn takes(entry: &Entry) -> bool {
+        entry.is_duet()
+    }
+
+    fn cases(&self, options: &Options) -> Vec<FullCase> {
+        let (clients, limit) = if options.is_quick { (100, 80) } else { (10_000, 8_000) };
+        vec![FullCase { clients, limit }]
+    }
+
+    fn bound(&self, case: &FullCase) -> Bound {
+        Bound::Connections(case.limit)
+    }
+
+    fn measure(&self, bench: &Bench, case: &FullCase, server: &mut Server) -> Result<Measured, String> {
+        let text = |error: std::io::Error| error.to_string();
+        let mut net = Net::new().map_err(text)?;
+        bench.progress.at("accounts are made");
+        let accounts = crowd::sign_up(&mut net, server.port, case.clients)?;
+        net.run(&mut Away, now() + AWAY).map_err(text)?;
+        forget_peak(server.pid()).map_err(|error| format!("its peak of memory: {error}"))?;
+
+        bench.progress.at("everybody comes");
+        let watched = bench.watch(server);
+        let window = Window::begin(&mut net, watched);
+        let mut crowd = Crowd::new(server.port, &accounts, bench.options.offers_deflate);
+        crowd.wanted = case.limit;
+        net.after(0, DIAL);
+        let is_done = net.run(&mut crowd, now() + PATIENCE).map_err(text)?;
+        let span = window.end(&net);
+        bench.progress.at("it is full");
+        let window = Window::begin(&mut net, watched);
+        crowd.wanted = usize::MAX;
+        net.run(&mut crowd, now() + if bench.options.is_quick { SECOND } else { FULL_FOR }).map_err(text)?;
+        let full = window.end(&net);
+        if let Some(failure) = crowd.failure {
+            return Err(failure);
+        }
+        let mut measured = Measured::default();
+        if is_done {
+            measured.set(SERVED_AFTER, crowd.times.max() as f64 / SECOND as f64);
+        } else {
+            measured.note(format!("after {} s: {} served", PATIENCE / SECOND, crowd.served));
+        }
+        measured.set(SERVED, crowd.served as f64);
+        measured.set(P50, percentile_ms(&crowd.times, 50.0));
+        measured.set(P99, percentile_ms(&crowd.times, 99.0));
+        measured.set(REFUSED, (case.clients - crowd.served) as f64);
+        measured.set(REFUSALS, crowd.told_after.len() as f64);
+        measured.set(REFUSAL_P99, percentile_ms(&crowd.told_after, 99.0));
+        measured.set(LOST, crowd.lost as f64);
+        measured.set(CPU, span.server.cpu_seconds);
+        measured.set(CPU_FULL, full.server.cpu_seconds / full.seconds * 100.0);
+        measured.set(PEAK, server.memory().peak as f64 / f64::from(1 << 20));
+        measured.set(GENERATOR, span.generator_cpu_share * 100.0);
+        crowd.refusals.iter().for_each(|(what, count)| measured.note(format!("turned away: {what}: {count}")));
+        measured.set_latency(crowd.times);
+        Ok(measured)
+    }
+}
+
 /// Nobody is there, and nothing happens.
 struct Away;
 
@@ -119,6 +221,8 @@ impl Handler for Away {}
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
     Connecting,
+    /// It was turned away, or lost before it was served, and tries again.
+    Refused,
     /// It has joined and waits for the word that says so.
     Joining,
     Served,
@@ -134,6 +238,17 @@ struct Crowd<'a> {
     began: Nanos,
     served: usize,
     errors: usize,
+    /// So many are to be served, and the others to be turned away at least once.
+    wanted: usize,
+    /// When each tried last.
+    since: Vec<Nanos>,
+    /// Clients that were turned away, at least once and never served.
+    refused: usize,
+    /// Tries in vain by what was said, and how long that took, ns.
+    refusals: BTreeMap<String, u64>,
+    told_after: Histogram<u64>,
+    /// Connections that had been served.
+    lost: usize,
     /// From the storm's beginning, when all meant to connect, ns.
     times: Histogram<u64>,
     failure: Option<String>,
@@ -150,13 +265,22 @@ impl<'a> Crowd<'a> {
             began: now(),
             served: 0,
             errors: 0,
+            wanted: accounts.len(),
+            since: vec![0; accounts.len()],
+            refused: 0,
+            refusals: BTreeMap::new(),
+            told_after: histogram(),
+            lost: 0,
             times: histogram(),
             failure: None,
         }
     }
 
     fn dial(&mut self, net: &mut Net, tag: usize) {
-        self.steps[tag] = Step::Connecting;
+        if self.steps[tag] != Step::Refused {
+            self.steps[tag] = Step::Connecting;
+        }
+        self.since[tag] = now();
         if let Err(error) = net.open(crowd::dial(self.port, &self.accounts[tag], self.offers_deflate, tag)) {
             self.failure = Some(error.to_string());
         }
@@ -182,7 +306,8 @@ impl Handler for Crowd<'_> {
         }
         let tag = id.tag as usize;
         match self.steps[tag] {
-            Step::Connecting => {
+            step @ (Step::Connecting | Step::Refused) => {
+                self.refused -= usize::from(step == Step::Refused);
                 self.steps[tag] = Step::Joining;
                 net.emit(id, "presence:join", "");
                 net.emit(id, "auth", &json!({ "sessionToken": self.accounts[tag].token }).to_string());
@@ -196,14 +321,22 @@ impl Handler for Crowd<'_> {
         }
     }
 
-    fn closed(&mut self, net: &mut Net, id: Id, _failure: Failure) {
+    fn closed(&mut self, net: &mut Net, id: Id, failure: Failure) {
+        let tag = id.tag as usize;
         self.errors += 1;
-        if self.steps[id.tag as usize] != Step::Served {
-            net.after(TRY_AGAIN, u64::from(id.tag));
+        if self.steps[tag] == Step::Served {
+            self.lost += 1;
+            return;
         }
+        self.refused += usize::from(self.steps[tag] != Step::Refused);
+        self.steps[tag] = Step::Refused;
+        *self.refusals.entry(failure.to_string()).or_default() += 1;
+        self.told_after.saturating_record(now() - self.since[tag]);
+        net.after(TRY_AGAIN, u64::from(id.tag));
     }
 
     fn is_done(&self) -> bool {
-        self.served == self.accounts.len() || self.failure.is_some()
+        let is_over = self.served == self.wanted && self.served + self.refused == self.accounts.len();
+        is_over || self.failure.is_some()
     }
 }

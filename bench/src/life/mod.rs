@@ -1,13 +1,15 @@
-//! Everybody's life: who is there, who calls whom, what each does next, and what has arrived of it.
+//! Everybody's life on a site: who is there, who calls whom, what each does next, and what has arrived of it.
 //!
+//! `script.rs` has the steps of a call. Whoever is not in a call polls the queue; a quarter is in calls.
 //! Sockets have their person's place as tag, browsers follow (`browser.rs`). Callers are the first half of the people,
 //! callees the second. A call that has not ended when it should have is given up.
+
+mod script;
 
 use std::ops::Range;
 
 use serde_json::json;
 
-use super::script::{self, CONTROLS, MARK, RELAYS, Step};
 use crate::browser::{Browsers, Page};
 use crate::clock::{Nanos, SECOND, now};
 use crate::crowd::{self, Account, event_name, event_payload};
@@ -15,6 +17,7 @@ use crate::net::{Failure, Handler, Id, Net, Response, Schedule, stamp_after};
 use crate::process::Server;
 use crate::sample::resident;
 use crate::tally::{DEADLINE, Tally};
+use script::{CONTROLS, MARK, RELAYS, Step};
 
 const TRY_AGAIN: Nanos = SECOND;
 /// Doublings of that.
@@ -170,10 +173,31 @@ impl<'a> Life<'a> {
         at(net, self.window.start, SAMPLE, 0);
     }
 
+    /// Counts anew, what is meant to happen within. Nobody has been without a connection yet.
+    pub fn measure(&mut self, window: Range<Nanos>) {
+        self.browsers.measure(Tally::new(window.clone()));
+        for tally in [&mut self.relays, &mut self.control, &mut self.connections] {
+            *tally = Tally::new(window.clone());
+        }
+        self.people.iter_mut().for_each(|person| person.was_lost = false);
+        self.residents.clear();
+        (self.begun, self.window) = (0, window);
+    }
+
+    /// Tags of connections that belong to this life are below.
+    pub fn tags(&self) -> usize {
+        2 * self.people.len()
+    }
+
+    /// People who were without a connection within the window.
+    pub fn lost(&self) -> u64 {
+        self.people.iter().filter(|person| person.was_lost).count() as u64
+    }
+
     /// Counts what the window still lacks when nothing more is awaited.
     pub fn end(&mut self) {
         (0..self.calls.len()).for_each(|number| self.over(number));
-        let lost = self.people.iter().filter(|person| person.was_lost).count() as u64;
+        let lost = self.lost();
         self.connections.failed("a connection was lost or not made", lost);
         self.connections.due += self.people.len() as u64 - lost;
         self.connections.fine = self.connections.due - lost;

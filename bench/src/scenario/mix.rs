@@ -18,16 +18,14 @@
 //! arrival. What failed counts as 2 s in the latencies. Success is the share of all answers, arrivals and connections
 //! (one each, fine if it was there throughout) that were fine.
 //!
-//! `script.rs` has the calls' steps, `life.rs` plays them.
-
-mod life;
-mod script;
+//! `life/` plays it.
 
 use std::fmt;
 
 use crate::clock::{Nanos, SECOND, now};
 use crate::crowd;
 use crate::latency::percentile_ms;
+use crate::life::{CALL_PATIENCE, Life, Pace};
 use crate::measure::{Span, Window, generator_note};
 use crate::net::Net;
 use crate::process::Server;
@@ -35,7 +33,6 @@ use crate::report::{Measured, Metric};
 use crate::run::{Bench, Options, Scenario};
 use crate::sample::forget_peak;
 use crate::tally::success;
-use life::{CALL_PATIENCE, Life, Pace};
 
 const MEBIBYTE: f64 = 1_048_576.0;
 const MEGABYTE: f64 = 1e6;
