@@ -47,6 +47,11 @@ impl Directory {
         self.online
     }
 
+    /// How many connections of this shard hear of changes.
+    pub(super) fn viewers(&self) -> usize {
+        self.viewers.len()
+    }
+
     /// Lets `conn` hear of changes.
     pub fn watch(&mut self, conn: ConnId) {
         self.viewers.insert(conn);

@@ -139,6 +139,8 @@ pub struct Domain {
     /// Users whose presence may differ from what was published.
     dirty: BTreeSet<UserId>,
     publish_at: Option<Time>,
+    /// When something was published last.
+    published_at: Time,
     timers: BTreeSet<(Time, Timer)>,
     /// Messages to users of this shard that the current input gave rise to.
     local: VecDeque<(UserId, UserMessage)>,
@@ -176,6 +178,7 @@ impl Domain {
             draining: false,
             dirty: BTreeSet::new(),
             publish_at: None,
+            published_at: Time::default(),
             timers: BTreeSet::new(),
             local: VecDeque::new(),
         }

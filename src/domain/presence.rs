@@ -1,10 +1,12 @@
 //! Who is here and who is in the queue, and telling every shard of it (contract 3.3, D13, D15).
 //!
 //! Each connection has a stance of its own; the user's presence is what any of them says. Changes are gathered for
-//! [`PUBLISH_TICK_MS`] and published once per user: the newest state always arrives, the steps between may not. Who comes
-//! again and again is announced at intervals; that he has gone is told at once.
+//! [`PUBLISH_TICK_MS`], and longer where many look ([`PUBLISH_VIEWER_US`]), and published once per user: the newest state
+//! always arrives, the steps between may not. Who comes again and again is announced at intervals; that he has gone is told at once.
 
-use crate::base::limits::{PRESENCE_INTERVAL_MS, PUBLISH_BATCH_MAX, PUBLISH_TICK_MS, QUEUE_INTERVAL_MS};
+use crate::base::limits::{
+    PRESENCE_INTERVAL_MS, PUBLISH_BATCH_MAX, PUBLISH_PAUSE_MAX_MS, PUBLISH_TICK_MS, PUBLISH_VIEWER_US, QUEUE_INTERVAL_MS,
+};
 use crate::base::{ConnId, Time, UserId};
 use crate::message::Delta;
 use crate::message::server::DeclineReason;
@@ -68,7 +70,12 @@ impl Domain {
         self.publish_by(now + PUBLISH_TICK_MS);
     }
 
+    /// The first change after a pause goes out at once; those that follow wait together, the longer the more people
+    /// hear of them.
     fn publish_by(&mut self, at: Time) {
+        let viewers = self.directory.viewers() * usize::from(self.placement.count());
+        let pause = (viewers as u64 * PUBLISH_VIEWER_US / 1_000).min(PUBLISH_PAUSE_MAX_MS);
+        let at = at.max(self.published_at + pause);
         if self.publish_at.is_none_or(|earlier| earlier > at) {
             self.publish_at = Some(at);
             self.timers.insert((at, Timer::Publish));
@@ -90,6 +97,9 @@ impl Domain {
                 Change::Publish(delta) => deltas.push(delta),
             }
             self.forget_idle(id);
+        }
+        if !deltas.is_empty() {
+            self.published_at = now;
         }
         for batch in deltas.chunks(PUBLISH_BATCH_MAX) {
             self.directory.apply(batch, out);
@@ -211,17 +221,29 @@ mod tests {
         for _ in 0..500 {
             stage.arrive();
         }
-        stage.pass(PUBLISH_TICK_MS);
+        stage.pass(200);
         let (user, conn) = stage.queued();
         let update = |available| ServerEvent::QueueUpdate { user, available };
         let (online, available) = (true, true);
         let comes = vec![(1_001, ServerEvent::PresenceUpdate { user, online, available }), (1_001, update(true))];
-        assert_eq!(stage.pass(PUBLISH_TICK_MS), comes);
+        assert_eq!(stage.pass(200), comes);
         stage.say(viewers[0].1, ClientEvent::QueueLeave);
         stage.say(conn, ClientEvent::QueueLeave);
-        let heard = stage.pass(PUBLISH_TICK_MS);
+        let heard = stage.pass(200);
         assert_eq!(heard.len(), 2);
         assert!(heard.contains(&(999, update(false))), "who has left the queue looks no more");
+    }
+
+    #[test]
+    fn the_more_people_look_the_longer_changes_wait_for_each_other() {
+        let mut stage = Stage::new();
+        let viewers: Vec<_> = (0..500).map(|_| stage.queued()).collect();
+        stage.pass(5_000);
+        for (number, heard) in [(0, 1), (1, 0), (2, 0)] {
+            stage.say(viewers[number].1, ClientEvent::QueueLeave);
+            assert_eq!(stage.pass(PUBLISH_TICK_MS).len(), heard, "{number}");
+        }
+        assert_eq!(stage.pass(497 * PUBLISH_VIEWER_US / 1_000).len(), 2);
     }
 
     #[test]
