@@ -67,7 +67,9 @@ impl Group {
         let group = Self { folder: folder.clone(), version };
         let (limit, swap) = match version {
             // Queues of TCP are counted once they have a limit.
-            Version::Old => (["memory.limit_in_bytes", "memory.kmem.tcp.limit_in_bytes"].as_slice(), "memory.swappiness"),
+            Version::Old => {
+                (["memory.limit_in_bytes", "memory.kmem.tcp.limit_in_bytes"].as_slice(), "memory.swappiness")
+            }
             Version::New => (["memory.max"].as_slice(), "memory.swap.max"),
         };
         for file in limit {

@@ -41,9 +41,10 @@ pub const COMPRESSED_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub const COMPRESSIONS_MAX: usize = 4;
 
 /// With so many bytes waiting a client is spared changes of presence and queue: it hears the newest once it has read.
-pub const DIFFS_BACKLOG_BYTES_MAX: usize = 64 * 1024;
-/// Users whose changes one client may miss that way; over it the client is closed as a slow reader.
-pub const DIFFS_MISSED_MAX: usize = 4_096;
+/// Small, because when a network stalls all clients have it at the same time.
+pub const DIFFS_BACKLOG_BYTES_MAX: usize = 4 * 1024;
+/// Changes that a shard remembers for such clients, 64 bytes each; older ones they do not hear of.
+pub const CHANGES_KEPT: usize = 16_384;
 
 /// Heartbeat period (contract 3.1, `pingInterval`).
 pub const PING_INTERVAL_MS: u64 = 25_000;

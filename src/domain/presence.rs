@@ -5,7 +5,8 @@
 //! always arrives, the steps between may not. Who comes again and again is announced at intervals; that he has gone is told at once.
 
 use crate::base::limits::{
-    PRESENCE_INTERVAL_MS, PUBLISH_BATCH_MAX, PUBLISH_PAUSE_MAX_MS, PUBLISH_TICK_MS, PUBLISH_VIEWER_US, QUEUE_INTERVAL_MS,
+    PRESENCE_INTERVAL_MS, PUBLISH_BATCH_MAX, PUBLISH_PAUSE_MAX_MS, PUBLISH_TICK_MS, PUBLISH_VIEWER_US,
+    QUEUE_INTERVAL_MS,
 };
 use crate::base::{ConnId, Time, UserId};
 use crate::message::Delta;

@@ -20,6 +20,10 @@ use super::{Kind, Stream, tasks};
 /// Connections the kernel holds for a shard that has not accepted them yet (it may allow fewer: `net.core.somaxconn`).
 const BACKLOG: i32 = 4096;
 
+/// What the kernel takes for one client before it has sent it; what is sent and not acknowledged comes on top. Left to
+/// itself it takes megabytes for one that reads slowly.
+const UNSENT_BYTES_MAX: u32 = 64 * 1024;
+
 /// How long a port in use may still be let go by a process that was killed, and how often that is tried.
 const FREED_WITHIN: Duration = Duration::from_secs(3);
 const FREED_TRY: Duration = Duration::from_millis(50);
@@ -111,6 +115,8 @@ impl Listener {
     /// The socket cannot be registered with this shard's runtime.
     pub fn new(listener: TcpListener) -> io::Result<Listener> {
         listener.set_nonblocking(true)?;
+        // Connections inherit it.
+        SockRef::from(&listener).set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
         Ok(Listener(match tasks::kind() {
             Kind::Uring => Inner::Uring { seat: tasks::ring().seat(Box::default()), listener },
             Kind::Epoll => Inner::Epoll(tokio::net::TcpListener::from_std(listener)?),

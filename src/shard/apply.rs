@@ -67,11 +67,11 @@ impl Shard {
     }
 
     fn fan_out(&self, now: Time, conns: &[ConnId], user: UserId, event: &ServerEvent) {
-        let encoded = event.encode();
+        let (encoded, number) = (event.encode(), self.changes.borrow_mut().note(user));
         let (mut sent, mut spared) = (0, 0);
         for conn in conns {
             self.on_entry(*conn, |entry| {
-                let is_sent = entry.send_diff(now, user, &encoded);
+                let is_sent = entry.send_diff(now, number, &encoded);
                 *if is_sent { &mut sent } else { &mut spared } += 1;
             });
         }

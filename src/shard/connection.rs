@@ -275,9 +275,16 @@ impl Task {
                 for _ in 0..READS_IN_A_ROW {
                     task.write(context, entry);
                     if entry.has_missed() {
-                        let sent = entry.catch_up(now, task.id, task.shard.domain.borrow().directory());
+                        let shard = task.shard.clone();
+                        let (domain, changes) = (shard.domain.borrow(), shard.changes.borrow());
+                        let sent = entry.catch_up(now, task.id, domain.directory(), &changes);
+                        drop((domain, changes));
                         task.shard.counters.sent.add(ServerEvent::PRESENCE_UPDATE, sent);
                         task.write(context, entry);
+                        if entry.has_missed() && entry.conn.waiting_bytes() == 0 {
+                            // More is due, after the others' turn.
+                            context.waker().wake_by_ref();
+                        }
                     }
                     if entry.conn.has_output() {
                         return Poll::Ready(());

@@ -1,54 +1,103 @@
-//! Changes of presence and queue for clients that read slowly: left out while much waits for them, then the newest state.
+//! Changes of presence and queue for clients that read slowly: left out while something waits for them, then the newest
+//! state of everybody in turn, as fast as they read.
 //!
-//! Bound: [`DIFFS_MISSED_MAX`] users per connection; who has missed more, and still does not read, is closed. What else
+//! A client that is behind owns a number, of the first change that it has not heard; the changes themselves are the
+//! shard's, once for all. Bounds: [`DIFFS_BACKLOG_BYTES_MAX`] per client, [`CHANGES_KEPT`] changes per shard; who is
+//! further behind than that does not hear the older ones, and finds in the queue's listing how things stand. What else
 //! is sent to a client is never left out: it fills the outbox, up to its bound.
+
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::base::limits::{DIFFS_BACKLOG_BYTES_MAX, DIFFS_MISSED_MAX};
-use crate::base::{ConnId, Set, Time, UserId};
-use crate::conn::CloseReason;
+use crate::base::limits::{CHANGES_KEPT, DIFFS_BACKLOG_BYTES_MAX};
+use crate::base::{ConnId, Map, Time, UserId};
 use crate::domain::directory::Directory;
 
 use super::slots::Entry;
 
-/// Users of whom a client has not heard the newest; owns nothing while there are none.
+/// Whose presence changed last, in order.
+pub struct Changes {
+    users: VecDeque<UserId>,
+    /// The number of the first of them; they are counted from 1.
+    first: u64,
+    /// The number of each one's newest.
+    newest: Map<UserId, u64>,
+}
+
+/// The number of the first change that a client has not heard; 0 is none.
 #[derive(Default)]
-pub struct Missed(Option<Box<Set<UserId>>>);
+pub struct Missed(u64);
+
+impl Default for Changes {
+    fn default() -> Self {
+        Self { users: VecDeque::new(), first: 1, newest: Map::default() }
+    }
+}
+
+impl Changes {
+    /// Notes one more, and gives its number.
+    pub fn note(&mut self, user: UserId) -> u64 {
+        if self.users.len() == CHANGES_KEPT
+            && let Some(oldest) = self.users.pop_front()
+        {
+            if self.newest.get(&oldest) == Some(&self.first) {
+                self.newest.remove(&oldest);
+            }
+            self.first += 1;
+        }
+        let number = self.end();
+        self.users.push_back(user);
+        self.newest.insert(user, number);
+        number
+    }
+
+    fn end(&self) -> u64 {
+        self.first + self.users.len() as u64
+    }
+
+    /// The user of this change, unless he has changed again since.
+    fn newest(&self, number: u64) -> Option<UserId> {
+        let user = *self.users.get(usize::try_from(number.checked_sub(self.first)?).ok()?)?;
+        (self.newest.get(&user) == Some(&number)).then_some(user)
+    }
+}
 
 impl Entry {
-    /// Sends a change of `user`, already encoded; later, and then it is false, if too much waits for the client already.
-    pub fn send_diff(&mut self, now: Time, user: UserId, encoded: &Bytes) -> bool {
+    /// Sends the change of this number, already encoded; later, and then it is false, if much waits for the client already.
+    pub fn send_diff(&mut self, now: Time, number: u64, encoded: &Bytes) -> bool {
         if self.conn.waiting_bytes() < DIFFS_BACKLOG_BYTES_MAX && !self.has_missed() {
             self.conn.send(now, encoded);
             return true;
         }
-        let missed = self.missed.0.get_or_insert_default();
-        missed.insert(user);
-        if missed.len() > DIFFS_MISSED_MAX {
-            self.conn.close(now, CloseReason::SlowReader);
+        if !self.has_missed() {
+            self.missed.0 = number;
         }
         false
     }
 
-    /// Sends what was missed, once the client has read what had been waiting; tells how many events that were.
-    pub fn catch_up(&mut self, now: Time, id: ConnId, directory: &Directory) -> u64 {
+    /// Sends of what was missed as much as may wait, once the client has read what had been waiting; tells how many events
+    /// that were. When that is written at once there may be more.
+    pub fn catch_up(&mut self, now: Time, id: ConnId, directory: &Directory, changes: &Changes) -> u64 {
         let mut sent = 0;
         if self.conn.waiting_bytes() > 0 {
             return sent;
         }
-        for user in self.missed.0.take().into_iter().flat_map(|users| *users) {
-            if let Some(news) = directory.news(id, user) {
+        let mut number = self.missed.0.max(changes.first);
+        while number < changes.end() && self.conn.waiting_bytes() < DIFFS_BACKLOG_BYTES_MAX {
+            if let Some(news) = changes.newest(number).and_then(|user| directory.news(id, user)) {
                 self.conn.send(now, &news.encode());
                 sent += 1;
             }
+            number += 1;
         }
+        self.missed.0 = if number < changes.end() { number } else { 0 };
         sent
     }
 
     /// Whether there is something to catch up with.
     pub fn has_missed(&self) -> bool {
-        self.missed.0.is_some()
+        self.missed.0 > 0
     }
 }
 
@@ -84,52 +133,67 @@ mod tests {
         chunks.len()
     }
 
-    #[test]
-    fn a_slow_reader_hears_the_newest_state_of_everybody_once() {
-        let mut random = Random::from_seed(1);
+    /// A client who looks, and a directory in which somebody is online.
+    fn stage(user_id: UserId) -> (Slots, ConnId, Directory) {
         let (mut slots, mut directory) = (Slots::new(ShardId(0)), Directory::default());
         let id = slots.insert(connected(), None);
-        let entry = slots.get(id).unwrap();
         directory.watch(id);
-        let users: Vec<UserId> = (0..50).map(|_| UserId::draw(&mut random)).collect();
-        let diff = |user| ServerEvent::QueueUpdate { user, available: true }.encode();
-        for _ in 0..200 {
-            for user in &users {
-                entry.send_diff(NOW, *user, &diff(*user));
-            }
-        }
-        assert!(entry.has_missed() && entry.conn.waiting_bytes() < DIFFS_BACKLOG_BYTES_MAX + 200);
-        entry.catch_up(NOW, id, &directory);
-        assert!(entry.has_missed(), "first it has to read");
-        let (user_id, name) = (users[0], "Ann".to_owned());
+        let name = "Ann".to_owned();
         let card =
             Card { user_id, name, gender: Gender::Female, selfie_url: None, video_url: None, introduction: None };
         let delta = Delta { card: Arc::new(card), online: true, available: true, since: NOW };
         directory.apply(&[delta], &mut Default::default());
-        read(&mut entry.conn);
-        entry.catch_up(NOW, id, &directory);
-        let said: Vec<Bytes> = entry.conn.chunks().iter().cloned().collect();
-        let newest = |online| said.iter().filter(|frame| frame.ends_with(online)).count();
-        assert_eq!((newest(b"true,\"available\":true}]"), newest(b"false,\"available\":false}]")), (1, 49));
-        assert_eq!((read(&mut entry.conn), entry.has_missed()), (50, false));
-        entry.send_diff(NOW, users[0], &diff(users[0]));
-        assert_eq!(read(&mut entry.conn), 1);
+        (slots, id, directory)
+    }
+
+    /// Catches up until nothing is left; gives the messages.
+    fn catch_up(entry: &mut Entry, id: ConnId, directory: &Directory, changes: &Changes) -> Vec<Bytes> {
+        let mut heard = Vec::new();
+        while entry.has_missed() {
+            entry.catch_up(NOW, id, directory, changes);
+            assert!(entry.conn.waiting_bytes() < DIFFS_BACKLOG_BYTES_MAX + 200);
+            heard.extend(entry.conn.chunks().iter().cloned());
+            read(&mut entry.conn);
+        }
+        heard
     }
 
     #[test]
-    fn who_misses_too_many_is_closed() {
-        let mut random = Random::from_seed(2);
-        let mut slots = Slots::new(ShardId(0));
-        let id = slots.insert(connected(), None);
-        let entry = slots.get(id).unwrap();
-        let diff = Bytes::from(vec![b' '; 1_000]);
-        let mut sent = 0;
-        while entry.conn.is_socket() {
-            entry.send_diff(NOW, UserId::draw(&mut random), &diff);
-            sent += 1;
+    fn a_slow_reader_hears_the_newest_state_of_everybody_once() {
+        let mut random = Random::from_seed(1);
+        let users: Vec<UserId> = (0..500).map(|_| UserId::draw(&mut random)).collect();
+        let (mut slots, id, directory) = stage(users[0]);
+        let (entry, mut changes) = (slots.get(id).unwrap(), Changes::default());
+        for _ in 0..10 {
+            for user in &users {
+                let encoded = ServerEvent::QueueUpdate { user: *user, available: true }.encode();
+                entry.send_diff(NOW, changes.note(*user), &encoded);
+            }
         }
-        assert_eq!(sent, DIFFS_MISSED_MAX + 1 + DIFFS_BACKLOG_BYTES_MAX.div_ceil(1_004));
-        let last = std::iter::from_fn(|| entry.conn.poll()).last();
-        assert!(matches!(last, Some(Output::Close(CloseReason::SlowReader))));
+        assert!(entry.has_missed() && entry.conn.waiting_bytes() < DIFFS_BACKLOG_BYTES_MAX + 200);
+        entry.catch_up(NOW, id, &directory, &changes);
+        assert!(entry.has_missed(), "first it has to read");
+        read(&mut entry.conn);
+        let heard = catch_up(entry, id, &directory, &changes);
+        let newest = |online| heard.iter().filter(|text| text.ends_with(online)).count();
+        assert_eq!((newest(b"true,\"available\":true}]"), newest(b"false,\"available\":false}]")), (1, 499));
+        let number = changes.note(users[0]);
+        assert!(entry.send_diff(NOW, number, &Bytes::from_static(b"[1]")));
+    }
+
+    #[test]
+    fn what_a_client_misses_costs_a_number_and_the_oldest_is_forgotten() {
+        assert_eq!(size_of::<Missed>(), 8);
+        let mut random = Random::from_seed(2);
+        let (mut slots, id, directory) = stage(UserId::draw(&mut random));
+        let (entry, mut changes) = (slots.get(id).unwrap(), Changes::default());
+        let diff = Bytes::from(vec![b' '; 1_000]);
+        for _ in 0..3 * CHANGES_KEPT {
+            entry.send_diff(NOW, changes.note(UserId::draw(&mut random)), &diff);
+        }
+        assert!(entry.conn.is_socket(), "it is not closed for that");
+        assert_eq!((changes.users.len(), changes.newest.len()), (CHANGES_KEPT, CHANGES_KEPT));
+        read(&mut entry.conn);
+        assert_eq!(catch_up(entry, id, &directory, &changes).len(), CHANGES_KEPT);
     }
 }

@@ -52,6 +52,7 @@ pub use sample::Sample;
 
 use clock::Clock;
 use counters::Counters;
+use diffs::Changes;
 use inbox::Mesh;
 use polling::Sessions;
 use slots::Slots;
@@ -108,6 +109,7 @@ pub(crate) struct Shard {
     settings: Arc<Settings>,
     random: RefCell<Random>,
     slots: RefCell<Slots>,
+    changes: RefCell<Changes>,
     sessions: Sessions,
     domain: RefCell<Domain>,
     rates: RefCell<Rates>,
@@ -142,6 +144,7 @@ pub async fn run(start: Start) {
         clock: start.clock,
         random: RefCell::new(random),
         slots: RefCell::new(Slots::new(start.id)),
+        changes: RefCell::default(),
         sessions: Sessions::default(),
         domain: RefCell::new(domain),
         rates: RefCell::default(),

@@ -100,8 +100,27 @@ impl Scenario for Capacity {
     const SERVERS: &'static [&'static str] = &["duet-uring"];
     const BASELINE: &'static str = "duet-uring";
     const METRICS: &'static [Metric] = &[
-        LIMIT, HELD, LASTING, SHARE, KERNEL, CPU, RELAY_P50, RELAY_P99, CONTROL_P99, HTTP_P99, SUCCESS, CALLS,
-        MORE_ADMITTED, MORE_REFUSED, MORE_REFUSAL_P99, MORE_RELAY_P99, MORE_LOST, MORE_LASTING, KILLS, SWAP, GENERATOR,
+        LIMIT,
+        HELD,
+        LASTING,
+        SHARE,
+        KERNEL,
+        CPU,
+        RELAY_P50,
+        RELAY_P99,
+        CONTROL_P99,
+        HTTP_P99,
+        SUCCESS,
+        CALLS,
+        MORE_ADMITTED,
+        MORE_REFUSED,
+        MORE_REFUSAL_P99,
+        MORE_RELAY_P99,
+        MORE_LOST,
+        MORE_LASTING,
+        KILLS,
+        SWAP,
+        GENERATOR,
     ];
     /// Connections are held for some four minutes before, and two after.
     const SECONDS: f64 = 360.0;
@@ -224,7 +243,13 @@ struct Seen {
 
 impl Seen {
     /// Lets everything go on until then, and looks at the group meanwhile.
-    fn run<H: Handler>(&mut self, net: &mut Net, handler: &mut H, server: &mut Server, until: Nanos) -> Result<(), String> {
+    fn run<H: Handler>(
+        &mut self,
+        net: &mut Net,
+        handler: &mut H,
+        server: &mut Server,
+        until: Nanos,
+    ) -> Result<(), String> {
         loop {
             let is_done = net.run(handler, until.min(now() + LOOK_AGAIN)).map_err(|error| error.to_string())?;
             if !server.is_alive() {

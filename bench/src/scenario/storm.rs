@@ -20,8 +20,8 @@ use crate::net::{Failure, Handler, Id, Net};
 use crate::process::Server;
 use crate::report::{Measured, Metric};
 use crate::run::{Bench, Options, Scenario};
-use crate::servers::{Bound, Entry};
 use crate::sample::forget_peak;
+use crate::servers::{Bound, Entry};
 
 /// How long everybody may take.
 const PATIENCE: Nanos = 60 * SECOND;
@@ -148,9 +148,8 @@ impl Scenario for Full {
                                  turns away try again every second, for 10 s more.";
     const SERVERS: &'static [&'static str] = &["duet-uring", "duet-epoll"];
     const BASELINE: &'static str = "duet-epoll";
-    const METRICS: &'static [Metric] = &[
-        SERVED, SERVED_AFTER, P50, P99, REFUSED, REFUSALS, REFUSAL_P99, LOST, CPU, CPU_FULL, PEAK, GENERATOR,
-    ];
+    const METRICS: &'static [Metric] =
+        &[SERVED, SERVED_AFTER, P50, P99, REFUSED, REFUSALS, REFUSAL_P99, LOST, CPU, CPU_FULL, PEAK, GENERATOR];
 
     fn takes(entry: &Entry) -> bool {
         entry.is_duet()
