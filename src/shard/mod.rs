@@ -34,6 +34,7 @@ mod diffs;
 mod drain;
 mod encoding;
 mod flights;
+mod handover;
 mod host;
 mod inbox;
 mod names;
@@ -52,6 +53,7 @@ pub use sample::Sample;
 
 use clock::Clock;
 use counters::Counters;
+use handover::Handover;
 use inbox::Mesh;
 use polling::Sessions;
 use slots::Slots;
@@ -74,6 +76,8 @@ pub struct Start {
     pub settings: Arc<Settings>,
     /// Running calls of an earlier process, of which a participant lives here.
     pub resumed: Vec<Resumed>,
+    /// Other processes share the store.
+    pub has_others: bool,
     /// Connections of the whole process, against `settings.connections_max`.
     pub open: Arc<AtomicUsize>,
     /// Memory is so short that new connections are turned away.
@@ -124,6 +128,7 @@ pub(crate) struct Shard {
     /// Connections that have ended, by reason.
     closed: RefCell<BTreeMap<&'static str, u64>>,
     counters: Rc<Counters>,
+    handover: Handover,
     stopping: Cell<bool>,
     stopped: Notify,
 }
@@ -155,6 +160,7 @@ pub async fn run(start: Start) {
         refusing: start.refusing,
         closed: RefCell::default(),
         counters,
+        handover: Handover::new(start.has_others),
         stopping: Cell::new(false),
         stopped: Notify::new(),
         settings,

@@ -32,7 +32,7 @@ fn line(from: UserId, text: &str) -> ChatLine {
 
 /// One page: when it was last alive, the calls, and after which to go on.
 pub fn page(world: &World<'_>, after: Option<CallId>, limit: usize) -> (Time, Vec<RunningCall>, Option<CallId>) {
-    match world.ask(Request::RunningCalls { after, limit }) {
+    match world.ask(Request::RunningCalls { round: 0, after, limit }) {
         Reply::RunningCalls { alive_at, calls, next } => (alive_at, calls, next),
         other => panic!("{other:?}"),
     }
