@@ -39,7 +39,6 @@ mod host;
 mod inbox;
 mod names;
 mod polling;
-mod pulse;
 mod sample;
 mod slots;
 mod store;
@@ -170,7 +169,6 @@ pub async fn run(start: Start) {
     shard.handle(Input::Resume(start.resumed));
     spawn_local(timers::run(shard.clone()));
     spawn_local(sweep::run(shard.clone()));
-    spawn_local(pulse::run(shard.clone()));
     match Listener::new(start.listener) {
         Ok(listener) => spawn_local(accept::run(shard.clone(), listener)),
         Err(error) => return tracing::error!(%error, "shard cannot listen"),
