@@ -44,6 +44,13 @@ fn only(world: &World<'_>) -> RunningCall {
     calls.remove(0)
 }
 
+fn is_in_a_call(world: &World<'_>, person: Person) -> bool {
+    match world.ask(Request::HasCall { user: person.id }) {
+        Reply::HasCall(has) => has,
+        other => panic!("{other:?}"),
+    }
+}
+
 fn ended(call: &StartedCall) -> FinishedCall {
     FinishedCall {
         call: call.call,
@@ -103,7 +110,9 @@ pub fn an_ended_call_runs_no_more(world: &mut World<'_>) {
     start(world, &other);
     let lines = vec![(call.call, 0, line(ann.id, "in time")), (other.call, 0, line(eve.id, "of another"))];
     keep(world, CallProgress { lines, ..CallProgress::default() });
+    assert_eq!([ann, bob, eve].map(|person| is_in_a_call(world, person)), [true; 3]);
     world.finished(&FinishedCall { messages: vec![line(ann.id, "in time")], ..ended(&call) });
+    assert_eq!([ann, bob, eve].map(|person| is_in_a_call(world, person)), [false, true, true]);
     let late = vec![(call.call, 1, line(ann.id, "too late")), (other.call, 1, line(eve.id, "in time"))];
     keep(world, CallProgress { joined: vec![(call.call, ann.id)], lines: late, ..CallProgress::default() });
     let found = only(world);
