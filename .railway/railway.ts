@@ -22,7 +22,7 @@ export default defineRailway((context) => {
       healthcheckTimeout: 120,
       restartPolicyType: "ALWAYS",
       drainingSeconds: DRAINING_SECONDS,
-      // Two that serve at once would each know half of the users.
+      // Two that serve at once would each know half of the users; calls pass to the new one when the old one has stopped.
       overlapSeconds: 0,
       sleepApplication: false,
       // duet takes its limits from the container's; the rest of the machine is not its own.

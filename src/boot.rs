@@ -65,7 +65,8 @@ pub fn run(config: &Config) -> Result<(), String> {
     let refusing = Arc::new(AtomicBool::new(false));
     let settings = Arc::new(config.shard_settings(&probe, shards, clock.now()));
     let (senders, inboxes) = shard::inboxes(placement);
-    let resumed = running::resume(&links.store, placement)?;
+    let mut handover = running::Handover::new(store.link(), placement);
+    let resumed = handover.begin()?;
     let mut threads = Vec::new();
     for (index, ((listener, inbox), resumed)) in listeners.into_iter().zip(inboxes).zip(resumed).enumerate() {
         let start = Start {
@@ -79,6 +80,7 @@ pub fn run(config: &Config) -> Result<(), String> {
             links: links.clone(),
             settings: settings.clone(),
             resumed,
+            has_others: handover.has_others,
             open: open.clone(),
             refusing: refusing.clone(),
         };
@@ -99,8 +101,8 @@ pub fn run(config: &Config) -> Result<(), String> {
     // A start that fails says only why.
     config.warnings.iter().for_each(|line| tracing::warn!("{line}"));
     let status = format!("serving on {bound}: {shards} shards, {}, {}", probe.kind, config.store_description());
-    let memory = watch_memory(&senders, config, &refusing);
-    wait_and_stop(&senders, threads, Duration::from_secs(config.drain_seconds), &status, memory, metrics)?;
+    let meanwhile = async { tokio::join!(watch_memory(&senders, config, &refusing), handover.watch(&senders)).0 };
+    wait_and_stop(&senders, threads, Duration::from_secs(config.drain_seconds), &status, meanwhile, metrics)?;
     pool.stop();
     store.stop();
     tracing::info!("stopped");

@@ -448,6 +448,27 @@ fn busy_tasks_do_not_keep_messages_and_sockets_waiting() {
 }
 
 #[test]
+fn a_turn_that_takes_long_is_a_stall_and_sleep_is_none() {
+    on_both(|kind| {
+        let (said, seen) = std::sync::mpsc::channel();
+        let thread = shard(kind, move || async move {
+            let told = || (runtime::turns().stalls.get(), runtime::turns().longest.count());
+            runtime::sleep(Duration::from_millis(300)).await;
+            said.send(told()).unwrap();
+            runtime::spawn_local(async { thread::sleep(Duration::from_millis(60)) });
+            runtime::sleep(Duration::from_millis(120)).await;
+            runtime::sleep(Duration::from_millis(1)).await;
+            said.send(told()).unwrap();
+        });
+        join(thread).unwrap();
+        let [(before, _), (after, windows)] = [seen.recv().unwrap(), seen.recv().unwrap()];
+        assert_eq!(before, 0, "it only slept");
+        assert!(after >= 1);
+        assert!((1..=8).contains(&windows), "{windows}");
+    });
+}
+
+#[test]
 fn reuseport_listeners_share_the_port_the_kernel_picked() {
     on_both(|kind| {
         let (listeners, address) = local(2);

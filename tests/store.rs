@@ -4,6 +4,8 @@
 
 #[path = "store/journal.rs"]
 mod journal;
+#[path = "store/owners.rs"]
+mod owners;
 #[path = "store/postgres.rs"]
 mod postgres;
 #[path = "store/proxy.rs"]

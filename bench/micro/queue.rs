@@ -26,7 +26,9 @@ use duet::wire::encoding::{Coding, Encoding, Spare};
 use duet::wire::http::{Effort, Method, Request, Response};
 
 const NOW: Time = Time(1_761_000_000_000);
-const ROUNDS: usize = 25;
+const ROUNDS: usize = 1_000;
+/// As many as are listed; of more it is a sample.
+const LISTED: usize = 200;
 
 /// A shard whose store knows nothing of anybody.
 struct Shard {
@@ -128,14 +130,14 @@ fn encode(spare: &mut Spare, coding: Coding, level: u8, mut response: Response) 
     response.body.len()
 }
 
-/// Microseconds of the best round.
+/// Microseconds of the best run: on a machine that does other work too, the one that was not interrupted.
 fn best_us<T>(mut run: impl FnMut() -> T) -> f64 {
-    let round = |run: &mut dyn FnMut() -> T| {
+    let timed = || {
         let started = Instant::now();
-        (0..20).for_each(|_| drop(black_box(run())));
-        started.elapsed().as_secs_f64() * 1e6 / 20.0
+        drop(black_box(run()));
+        started.elapsed().as_secs_f64() * 1e6
     };
-    (0..ROUNDS).map(|_| round(&mut run)).fold(f64::MAX, f64::min)
+    std::iter::repeat_with(timed).take(ROUNDS).fold(f64::MAX, f64::min)
 }
 
 fn main() {
@@ -169,5 +171,20 @@ fn main() {
             brotli.0,
             brotli.1
         );
+        if people == LISTED {
+            by_level(&full);
+        }
+    }
+}
+
+/// What each level makes of the longest list: gzip, which most answers get, and brotli.
+fn by_level(full: &Response) {
+    let mut spare = Spare::default();
+    for level in 1..=6 {
+        let [gzip, brotli] = [Coding::Gzip, Coding::Brotli].map(|coding| {
+            let bytes = encode(&mut spare, coding, level, full.clone());
+            (best_us(|| encode(&mut spare, coding, level, full.clone())), bytes)
+        });
+        println!("  level {level}: gzip {:.0} us, {} bytes; br {:.0} us, {} bytes", gzip.0, gzip.1, brotli.0, brotli.1);
     }
 }

@@ -90,6 +90,18 @@ pub const RUNNING_PAGE: usize = 32;
 pub const CALL_KEEP_MS: u64 = 250;
 /// A process with running calls notes so often that it is alive.
 pub const CALL_ALIVE_MS: u64 = 5_000;
+/// How often a process looks for calls of others that share its store, while there are others, and while there are none.
+pub const OWNERS_LOOK_MS: u64 = 250;
+/// See [`OWNERS_LOOK_MS`].
+pub const OWNERS_LOOK_ALONE_MS: u64 = 5_000;
+/// Looks in a row in which the owner of calls is missed before they are taken from him: he may be on his way back, as all
+/// are after a restart of their database.
+pub const OWNER_MISSED_LOOKS: u32 = 24;
+/// A user whose call another process still has is kept waiting so long at most: longer than that one takes to stop, or to
+/// be missed.
+pub const HANDOVER_WAIT_MS: u64 = 15_000;
+/// While he waits it is looked so often whether there still is such a call.
+pub const HANDOVER_LOOK_MS: u64 = 1_000;
 /// Lines of chat, and joins, that are kept in one write; further ones wait for the next.
 pub const KEEP_ENTRIES_MAX: usize = 512;
 /// Signals, chat and socials held for a participant who is not in the room yet; over it further ones are dropped (D37).
@@ -191,6 +203,8 @@ pub const METRICS_ANSWER_MS_MAX: u64 = 1_000;
 /// Rate-limit counters per shard; over it the one that ends first makes room.
 pub const RATE_COUNTERS_MAX: usize = 65_536;
 
+const _: () = assert!(OWNER_MISSED_LOOKS as u64 * OWNERS_LOOK_MS + OWNERS_LOOK_ALONE_MS < HANDOVER_WAIT_MS);
+const _: () = assert!(HANDOVER_WAIT_MS < UNBOUND_TIMEOUT_MS, "who is kept waiting is not closed for it");
 const _: () = assert!(MESSAGE_BYTES_MAX < OUTBOX_BYTES_MAX, "one message must fit an outbox");
 const _: () = assert!(FULLY_COMPRESSED_BYTES_MAX < COMPRESSED_BYTES_MAX);
 const _: () = assert!(INFLATE_UNRATED_BYTES <= MESSAGE_BYTES_MAX);

@@ -129,10 +129,7 @@ impl Domain {
         let between_pages = last && user.engaged.as_ref().is_some_and(|engaged| !engaged.joined);
         if leave == Leave::Lost || between_pages {
             let stance = if leave == Leave::Lost { socket.stance } else { Stance::default() };
-            if user.ghosts.len() >= self.settings.user_connections_max {
-                user.ghosts.remove(0);
-            }
-            user.ghosts.push(Ghost { stance, until: now + GRACE_MS });
+            user.haunt(Ghost { stance, until: now + GRACE_MS }, self.settings.user_connections_max);
             self.timers.insert((now + GRACE_MS, Timer::Grace(id)));
         } else if last {
             user.ghosts.clear();

@@ -89,6 +89,8 @@ pub enum Input {
     Sweep,
     /// Before all others: calls that an earlier process left behind, of which a participant lives here.
     Resume(Vec<Resumed>),
+    /// Calls that another process, which ran beside this one, has let go of or left behind; their callers live here.
+    TakeOver(Vec<Resumed>),
     /// The server is about to stop: no more invites, and who is lost from now on is not missed.
     Drain,
     /// The last one: what has happened in calls is kept at once.
@@ -208,6 +210,7 @@ impl Domain {
             Input::Tick => self.tick(now, out),
             Input::Sweep => self.sweep(now),
             Input::Resume(calls) => self.resume(now, calls, out),
+            Input::TakeOver(calls) => self.take_over(now, calls, out),
             Input::Drain => self.drain(out),
             Input::Flush => self.keep(now, out),
         }
@@ -307,6 +310,7 @@ impl Domain {
                 self.agreed(now, user, invite, (call, caller, agreed_seconds), out);
             }
             UserMessage::NotAgreed { invite, call, over } => self.not_agreed(user, invite, call, over, out),
+            UserMessage::Resumed(half) => self.resumed_half(now, *half, out),
             UserMessage::Relay { call, event } => self.relayed(user, call, event, out),
             UserMessage::Say { call, line } => self.say(now, call, None, line, out),
             UserMessage::End { call, cause } => self.end_by_peer(now, call, cause, out),

@@ -173,6 +173,14 @@ impl User {
         self.engaged.as_deref_mut().filter(|engaged| engaged.call == call)
     }
 
+    /// Keeps a lost connection's place; of more than `most` the oldest is given up.
+    pub fn haunt(&mut self, ghost: Ghost, most: usize) {
+        if self.ghosts.len() >= most {
+            self.ghosts.remove(0);
+        }
+        self.ghosts.push(ghost);
+    }
+
     /// Takes the user out of the queue, whoever put him in.
     pub fn leave_queue(&mut self) {
         let sockets = self.sockets.iter_mut().map(|socket| &mut socket.stance);

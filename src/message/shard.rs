@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::client::Seconds;
 use super::model::{Card, Metrics, Socials};
 use super::server::{DeclineReason, ServerEvent};
+use super::store::Participant;
 use crate::base::{CallId, InviteId, TokenHash, UserId};
 
 /// A change of one user's presence, for the directory that every shard keeps.
@@ -37,6 +38,8 @@ pub enum UserMessage {
     Agreed { invite: InviteId, call: CallId, caller: UserId, agreed_seconds: u32 },
     /// The accept came to nothing; `over` says that the invite is, too.
     NotAgreed { invite: InviteId, call: CallId, over: bool },
+    /// You are in this call, which another process had until now: the caller's home has taken it up.
+    Resumed(Box<ResumedHalf>),
     /// An event of your call, to be heard once you are in the room.
     Relay { call: CallId, event: ServerEvent },
     /// Your peer wrote or shared this: you, the caller, keep the log of the call.
@@ -49,6 +52,15 @@ pub enum UserMessage {
     Finalized { call: CallId, session: Arc<str>, metrics: Option<Arc<Metrics>> },
     /// A newer login replaced all your sessions but this one.
     SessionsEnded { except: TokenHash },
+}
+
+/// What the callee's home needs of a call that goes on here.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ResumedHalf {
+    pub call: CallId,
+    pub caller: Arc<Card>,
+    pub callee: Participant,
+    pub agreed_seconds: u32,
 }
 
 /// What a participant adds to the log of a call.

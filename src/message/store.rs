@@ -43,8 +43,16 @@ pub enum Request {
     StartCall(Box<StartedCall>),
     /// Keeps what has happened in running calls; what is of ended ones is passed over: `Done`.
     KeepCalls(Box<CallProgress>),
-    /// So many of the running calls, from the one that follows `after`: `RunningCalls`.
-    RunningCalls { after: Option<CallId>, limit: usize },
+    /// Which other processes live, or have calls that run: `CallOwners`.
+    CallOwners,
+    /// Takes over the calls that nobody has, and those of `missed` as far as they are gone, as this process's round of
+    /// that number: `Done`. Repeated until it is answered, or the calls were this process's without its knowing.
+    TakeCalls { round: i32, missed: Vec<InstanceId> },
+    /// So many of the calls that were taken over in a round, from the one that follows `after`: `RunningCalls`. Round 0
+    /// are those that began in this process; in a store that one process has for itself all are of every round.
+    RunningCalls { round: i32, after: Option<CallId>, limit: usize },
+    /// Whether this user is in a call that runs, whoever has it: `HasCall`.
+    HasCall { user: UserId },
     /// Stores an ended call for both, once per call id, and forgets that it ran, in one transaction: `Finished`.
     FinishCall(Box<FinishedCall>),
     /// The user's calls, newest first, without what is archived: `History`.
@@ -62,7 +70,7 @@ pub enum Request {
 
 impl Request {
     /// A name for each kind, at its [`Request::index`].
-    pub const NAMES: [&'static str; 20] = [
+    pub const NAMES: [&'static str; 23] = [
         "sign_up",
         "session",
         "link",
@@ -76,7 +84,10 @@ impl Request {
         "set_cooldown",
         "start_call",
         "keep_calls",
+        "call_owners",
+        "take_calls",
         "running_calls",
+        "has_call",
         "finish_call",
         "history",
         "sweep",
@@ -101,13 +112,16 @@ impl Request {
             Self::SetCooldown { .. } => 10,
             Self::StartCall(_) => 11,
             Self::KeepCalls(_) => 12,
-            Self::RunningCalls { .. } => 13,
-            Self::FinishCall(_) => 14,
-            Self::History { .. } => 15,
-            Self::Sweep { .. } => 16,
-            Self::Archive { .. } => 17,
-            Self::Ping => 18,
-            Self::Standing => 19,
+            Self::CallOwners => 13,
+            Self::TakeCalls { .. } => 14,
+            Self::RunningCalls { .. } => 15,
+            Self::HasCall { .. } => 16,
+            Self::FinishCall(_) => 17,
+            Self::History { .. } => 18,
+            Self::Sweep { .. } => 19,
+            Self::Archive { .. } => 20,
+            Self::Ping => 21,
+            Self::Standing => 22,
         }
     }
 
@@ -121,6 +135,7 @@ impl Request {
             | Self::SetCooldown { .. }
             | Self::StartCall(_)
             | Self::KeepCalls(_)
+            | Self::TakeCalls { .. }
             | Self::FinishCall(_)
             | Self::Sweep { .. }
             | Self::Archive { .. } => true,
@@ -130,7 +145,9 @@ impl Request {
             | Self::Profile { .. }
             | Self::Relations { .. }
             | Self::Pair { .. }
+            | Self::CallOwners
             | Self::RunningCalls { .. }
+            | Self::HasCall { .. }
             | Self::History { .. }
             | Self::Ping
             | Self::Standing => false,
@@ -174,6 +191,9 @@ pub enum Reply {
         caller: Metrics,
         callee: Metrics,
     },
+    /// `None`: no other process may have this store.
+    CallOwners(Option<Vec<CallOwner>>),
+    HasCall(bool),
     /// In the order of their ids.
     RunningCalls {
         /// When a process with running calls was last known to be alive.
@@ -311,6 +331,18 @@ pub struct Pair {
     pub banned: bool,
 }
 
+/// A process among those that share a store.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct InstanceId(pub i32);
+
+/// Another process that lives or has calls.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CallOwner {
+    /// `None`: of calls that nobody has.
+    pub instance: Option<InstanceId>,
+    pub is_alive: bool,
+}
+
 /// A call that begins.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StartedCall {
@@ -344,7 +376,7 @@ pub struct RunningCall {
 }
 
 /// One of the two in a running call.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Participant {
     pub card: Arc<Card>,
     pub paid: PaidStatus,

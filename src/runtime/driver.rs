@@ -12,6 +12,7 @@ use std::io;
 use super::ring::{Ring, Sleep};
 use super::tasks;
 use super::timers::Timers;
+use super::turns;
 use super::wake::Ear;
 
 /// A shard's ring, timers and ear.
@@ -42,7 +43,10 @@ impl Driver {
                 Some(pause) => Sleep::AtMost(pause),
                 None => Sleep::Endless,
             };
-            if self.ring.turn(sleep) {
+            turns::end();
+            let is_rung = self.ring.turn(sleep);
+            turns::begin();
+            if is_rung {
                 self.ear.wake_the_line();
             }
         }

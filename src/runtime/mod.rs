@@ -25,6 +25,7 @@ mod scratch;
 mod stream;
 mod tasks;
 mod timers;
+mod turns;
 mod wake;
 mod wall;
 
@@ -38,6 +39,7 @@ pub use resources::{
 pub use scratch::{Lease, SCRATCH_BYTES, SCRATCH_IDLE_MAX, Scratch};
 pub use stream::{Detached, Stream};
 pub use tasks::spawn_local;
+pub use turns::{Turns, turns};
 pub use wall::is_clock_synchronised;
 
 /// Memory glommio registers with the ring for direct I/O, in bytes. A shard does none, so this is glommio's own minimum.
@@ -165,9 +167,13 @@ impl Executor {
                 .make()
                 .map(Executor::Uring)
                 .map_err(|error| io::Error::other(error.to_string())),
-            Kind::Epoll => {
-                tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().map(Executor::Epoll)
-            }
+            Kind::Epoll => tokio::runtime::Builder::new_current_thread()
+                .enable_io()
+                .enable_time()
+                .on_thread_park(turns::end)
+                .on_thread_unpark(turns::begin)
+                .build()
+                .map(Executor::Epoll),
         }
     }
 

@@ -78,6 +78,6 @@ impl Drop for Sleep {
 
 /// The clock that also sleeps: as a runtime has one of its own, and apart from what the product calls time.
 #[allow(clippy::disallowed_methods, reason = "a runtime's own clock, as tokio's and glommio's")]
-fn now() -> Instant {
+pub(super) fn now() -> Instant {
     Instant::now()
 }

@@ -244,7 +244,7 @@ impl Task {
         let shard = self.shard.clone();
         match needs {
             None => None,
-            Some(request) => self.meanwhile(Box::pin(shard.stores.fact(shard.now(), request))).await,
+            Some(request) => self.meanwhile(Box::pin(shard.fact(request))).await,
         }
     }
 

@@ -15,8 +15,6 @@ const FAN_OUT: [u64; 8] = [1, 5, 10, 50, 100, 500, 1_000, 5_000];
 /// Bounds of [`Counters::store`], microseconds: from a read in memory to the time limit of a database.
 const STORE_US: [u64; 13] =
     [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 10_000_000];
-/// Bounds of [`Counters::lateness`], microseconds. A runtime's timers are good for 1 to 2 ms.
-const LATENESS_US: [u64; 8] = [2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000];
 
 /// What has happened on one shard since the start.
 #[derive(Clone, Debug)]
@@ -47,10 +45,6 @@ pub(super) struct Counters {
     pub store: [Histogram<13>; Request::NAMES.len()],
     /// By [`StoreFault`].
     pub store_faults: Tally<4>,
-    /// How much later than it should the pulse came, microseconds.
-    pub lateness: Histogram<8>,
-    /// Pulses that came so late that people notice.
-    pub stalls: Counter,
 }
 
 /// What kind of connection was opened.
@@ -110,8 +104,6 @@ impl Default for Counters {
             hashing_busy: Counter::default(),
             store: std::array::from_fn(|_| Histogram::new(&STORE_US)),
             store_faults: Tally::default(),
-            lateness: Histogram::new(&LATENESS_US),
-            stalls: Counter::default(),
         }
     }
 }

@@ -185,15 +185,13 @@ fn shards(samples: &[&Sample], page: &mut Page) {
     by_shard(page, samples, "duet_shard_processor_seconds_total", Kind::Counter, help, |sample| {
         sample.processor.as_secs_f64()
     });
-    let help = "How much later than due a task that sleeps 100 ms woke: what is ready waits so long.";
+    let help = "Longest turn of the loop in each 100 ms in which there was one: what is ready waits so long.";
     let mut family = page.family("duet_shard_lateness_seconds", Kind::Histogram, help);
     for sample in samples {
-        family.histogram(&[("shard", &sample.shard.0.to_string())], &sample.counters.lateness, MICROS);
+        family.histogram(&[("shard", &sample.shard.0.to_string())], &sample.turns.longest, MICROS);
     }
-    let help = "Such wakes that were 50 ms late or more.";
-    by_shard(page, samples, "duet_shard_stalls_total", Kind::Counter, help, |sample| {
-        sample.counters.stalls.get() as f64
-    });
+    let help = "Turns of the loop that took 50 ms or more.";
+    by_shard(page, samples, "duet_shard_stalls_total", Kind::Counter, help, |sample| sample.turns.stalls.get() as f64);
     let help = "Messages to other shards that wait for room in their inboxes.";
     by_shard(page, samples, "duet_shard_overflow_messages", Kind::Gauge, help, |sample| sample.overflowing as f64);
     let help = "Messages to other shards that were lost, because too many waited.";

@@ -17,8 +17,8 @@ use crate::api::host::Live;
 use crate::base::limits::{INBOX_MAX, OVERFLOW_MAX};
 use crate::base::placement::Placement;
 use crate::base::{EngineSid, ShardId, TokenHash, UserId};
-use crate::domain::Input;
 use crate::domain::rate::{Action, Bucket, Key, Limit, Standing};
+use crate::domain::{Input, Resumed};
 use crate::message::{Delta, UserMessage};
 use crate::runtime::{spawn_local, yield_now};
 
@@ -49,6 +49,8 @@ pub enum Envelope {
     Forget { user: UserId, reply: oneshot::Sender<()> },
     /// Memory is short: give up what can be read again.
     Shrink { reply: oneshot::Sender<()> },
+    /// Calls of other processes to go on with, whose callers live here, and whether there still are such processes.
+    TakeOver { calls: Vec<Resumed>, has_others: bool },
     /// Answer, to show that this shard serves and is not stuck.
     Ping { reply: oneshot::Sender<()> },
     /// This shard's share of the counts.
@@ -186,6 +188,7 @@ impl Shard {
                 self.scratch.shrink();
                 let _ = reply.send(());
             }
+            Envelope::TakeOver { calls, has_others } => self.take_over(calls, has_others),
             Envelope::Ping { reply } => drop(reply.send(())),
             Envelope::Count { reply } => drop(reply.send(self.count())),
             Envelope::Sample { reply } => drop(reply.send(Box::new(self.sample()))),

@@ -34,11 +34,11 @@ mod diffs;
 mod drain;
 mod encoding;
 mod flights;
+mod handover;
 mod host;
 mod inbox;
 mod names;
 mod polling;
-mod pulse;
 mod sample;
 mod slots;
 mod store;
@@ -53,6 +53,7 @@ pub use sample::Sample;
 use clock::Clock;
 use counters::Counters;
 use diffs::Changes;
+use handover::Handover;
 use inbox::Mesh;
 use polling::Sessions;
 use slots::Slots;
@@ -75,6 +76,8 @@ pub struct Start {
     pub settings: Arc<Settings>,
     /// Running calls of an earlier process, of which a participant lives here.
     pub resumed: Vec<Resumed>,
+    /// Other processes share the store.
+    pub has_others: bool,
     /// Connections of the whole process, against `settings.connections_max`.
     pub open: Arc<AtomicUsize>,
     /// Memory is so short that new connections are turned away.
@@ -126,6 +129,7 @@ pub(crate) struct Shard {
     /// Connections that have ended, by reason.
     closed: RefCell<BTreeMap<&'static str, u64>>,
     counters: Rc<Counters>,
+    handover: Handover,
     stopping: Cell<bool>,
     stopped: Notify,
 }
@@ -158,6 +162,7 @@ pub async fn run(start: Start) {
         refusing: start.refusing,
         closed: RefCell::default(),
         counters,
+        handover: Handover::new(start.has_others),
         stopping: Cell::new(false),
         stopped: Notify::new(),
         settings,
@@ -167,7 +172,6 @@ pub async fn run(start: Start) {
     shard.handle(Input::Resume(start.resumed));
     spawn_local(timers::run(shard.clone()));
     spawn_local(sweep::run(shard.clone()));
-    spawn_local(pulse::run(shard.clone()));
     match Listener::new(start.listener) {
         Ok(listener) => spawn_local(accept::run(shard.clone(), listener)),
         Err(error) => return tracing::error!(%error, "shard cannot listen"),

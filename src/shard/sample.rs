@@ -10,7 +10,7 @@ use crate::base::ShardId;
 use crate::conn::CloseReason;
 use crate::domain::Sizes;
 use crate::domain::counts::Counts;
-use crate::runtime::{Processor, processor_time};
+use crate::runtime::{Processor, Turns, processor_time, turns};
 
 use super::Shard;
 use super::connection::LOST_ON_THE_WAY;
@@ -38,6 +38,7 @@ pub struct Sample {
     pub(super) overflowing: usize,
     /// That the thread has used.
     pub(super) processor: Duration,
+    pub(super) turns: Turns,
 }
 
 impl Shard {
@@ -63,6 +64,7 @@ impl Shard {
             shed,
             overflowing,
             processor: processor_time(Processor::Thread),
+            turns: turns(),
         }
     }
 }
@@ -85,6 +87,7 @@ impl Sample {
             shed: 0,
             overflowing: 0,
             processor: Duration::ZERO,
+            turns: Turns::default(),
         }
     }
 }

@@ -16,7 +16,7 @@ use super::OpenError;
 use super::file::{self, Spec, StoreFile};
 use crate::base::{Time, UserId};
 use crate::link::{self, Incoming, Link};
-use crate::message::store::{FinishedCall, JournalStanding, Request};
+use crate::message::store::{FinishedCall, InstanceId, JournalStanding, Request};
 
 /// Migrations in order; the schema's version is how many have run.
 const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/journal/0001_start.sql")];
@@ -41,8 +41,18 @@ pub struct Settings {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum Entry {
-    FinishedCall(Box<FinishedCall>),
+    FinishedCall(Box<Ended>),
     Cooldown { pair: (UserId, UserId), until: Time },
+}
+
+/// The end of a call, and whose call it was: should another process have it by then, this is no end of it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub(super) struct Ended {
+    #[serde(flatten)]
+    pub call: FinishedCall,
+    /// An [`InstanceId`]; `None` in what an earlier version wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<i32>,
 }
 
 /// An entry and its place; later ones have higher numbers.
@@ -78,10 +88,12 @@ pub(super) struct Journal {
 }
 
 impl Entry {
-    /// What `request` leaves in a journal; `None` for what cannot wait.
-    pub fn of(request: &Request) -> Option<Self> {
+    /// What `request` of this process leaves in a journal; `None` for what cannot wait.
+    pub fn of(request: &Request, me: InstanceId) -> Option<Self> {
         match request {
-            Request::FinishCall(call) => Some(Self::FinishedCall(call.clone())),
+            Request::FinishCall(call) => {
+                Some(Self::FinishedCall(Box::new(Ended { call: FinishedCall::clone(call), owner: Some(me.0) })))
+            }
             Request::SetCooldown { pair, until } => Some(Self::Cooldown { pair: *pair, until: *until }),
             _ => None,
         }

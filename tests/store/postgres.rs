@@ -64,6 +64,10 @@ impl Database {
         Self { url: with_database(&server(), &name), name }
     }
 
+    pub fn url(&self) -> String {
+        self.url.clone()
+    }
+
     pub fn sql(&self, text: &str) -> u64 {
         sql(&self.url, text)
     }
@@ -160,7 +164,7 @@ fn stores_that_open_an_empty_database_together_migrate_it_once() {
         })
         .collect();
     opening.into_iter().for_each(|opening| opening.join().unwrap().stop());
-    assert_eq!(database.sql("SELECT version FROM schema_migrations"), 3, "one row for each migration");
+    assert_eq!(database.sql("SELECT version FROM schema_migrations"), 4, "one row for each migration");
 }
 
 #[test]

@@ -32,7 +32,7 @@ fn line(from: UserId, text: &str) -> ChatLine {
 
 /// One page: when it was last alive, the calls, and after which to go on.
 pub fn page(world: &World<'_>, after: Option<CallId>, limit: usize) -> (Time, Vec<RunningCall>, Option<CallId>) {
-    match world.ask(Request::RunningCalls { after, limit }) {
+    match world.ask(Request::RunningCalls { round: 0, after, limit }) {
         Reply::RunningCalls { alive_at, calls, next } => (alive_at, calls, next),
         other => panic!("{other:?}"),
     }
@@ -42,6 +42,13 @@ fn only(world: &World<'_>) -> RunningCall {
     let (_, mut calls, next) = page(world, None, 9);
     assert_eq!((calls.len(), next), (1, None));
     calls.remove(0)
+}
+
+fn is_in_a_call(world: &World<'_>, person: Person) -> bool {
+    match world.ask(Request::HasCall { user: person.id }) {
+        Reply::HasCall(has) => has,
+        other => panic!("{other:?}"),
+    }
 }
 
 fn ended(call: &StartedCall) -> FinishedCall {
@@ -103,7 +110,9 @@ pub fn an_ended_call_runs_no_more(world: &mut World<'_>) {
     start(world, &other);
     let lines = vec![(call.call, 0, line(ann.id, "in time")), (other.call, 0, line(eve.id, "of another"))];
     keep(world, CallProgress { lines, ..CallProgress::default() });
+    assert_eq!([ann, bob, eve].map(|person| is_in_a_call(world, person)), [true; 3]);
     world.finished(&FinishedCall { messages: vec![line(ann.id, "in time")], ..ended(&call) });
+    assert_eq!([ann, bob, eve].map(|person| is_in_a_call(world, person)), [false, true, true]);
     let late = vec![(call.call, 1, line(ann.id, "too late")), (other.call, 1, line(eve.id, "in time"))];
     keep(world, CallProgress { joined: vec![(call.call, ann.id)], lines: late, ..CallProgress::default() });
     let found = only(world);

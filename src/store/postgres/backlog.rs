@@ -18,7 +18,7 @@ use super::connection::{Connection, Error, Result as Queried};
 use super::pool::Pool;
 use super::{calls, pairs};
 use crate::link::Link;
-use crate::message::store::{JournalStanding, Request};
+use crate::message::store::{InstanceId, JournalStanding, Request};
 
 /// Entries of one transaction, where the database is near enough for so many in the time of a query.
 const BATCH_LEN_MAX: usize = 64;
@@ -28,6 +28,7 @@ const PASSING: [&str; 6] = ["08", "25", "40", "53", "55", "57"];
 /// The journal as the database's side sees it.
 pub(super) struct Backlog {
     link: Link<Ask, Told>,
+    instance: InstanceId,
     waiting: watch::Sender<usize>,
     refused: Cell<usize>,
     /// All up to this number are in the database, though the journal may still have them.
@@ -40,10 +41,11 @@ pub(super) struct Backlog {
 }
 
 impl Backlog {
-    /// Of an open journal.
-    pub fn new(journal: Journal) -> Rc<Self> {
+    /// Of an open journal, for what this process writes into it.
+    pub fn new(journal: Journal, instance: InstanceId) -> Rc<Self> {
         Rc::new(Self {
             link: journal.link,
+            instance,
             waiting: watch::Sender::new(journal.found.waiting),
             refused: Cell::new(journal.found.refused),
             applied_through: Cell::new(0),
@@ -59,7 +61,7 @@ impl Backlog {
 
     /// Keeps `request` until the database has it. False when it cannot be kept, or cannot wait.
     pub async fn append(&self, request: &Request) -> bool {
-        let Some(entry) = Entry::of(request) else { return false };
+        let Some(entry) = Entry::of(request, self.instance) else { return false };
         // Before it can be applied: who is woken by this asks the journal after this does.
         self.waiting.send_modify(|waiting| *waiting += 1);
         let kept = self.ask(Ask::Append(entry)).await;
@@ -176,7 +178,9 @@ impl Backlog {
 async fn apply(connection: &Connection, entries: &[Numbered]) -> Queried<()> {
     for (_, entry) in entries {
         match entry {
-            Entry::FinishedCall(call) => calls::finish(connection, call).await.map(drop)?,
+            Entry::FinishedCall(ended) => {
+                calls::finish(connection, &ended.call, ended.owner.map(InstanceId)).await.map(drop)?;
+            }
             Entry::Cooldown { pair, until } => pairs::set_cooldown(connection, *pair, *until).await?,
         }
     }

@@ -12,7 +12,7 @@ use super::{pairs, running};
 use crate::base::limits::{ARCHIVE_BYTES_MAX, ARCHIVE_ROWS_MAX, LAST_SESSIONS_MAX};
 use crate::base::{Time, UserId};
 use crate::message::model::{LastSession, Metrics};
-use crate::message::store::{FinishedCall, HistoryEntry, Reply};
+use crate::message::store::{FinishedCall, HistoryEntry, InstanceId, Reply};
 
 /// From so many completions on a user's own code is shown (contract 4.4).
 const UNLOCK_COMPLETIONS: i64 = 4;
@@ -21,9 +21,15 @@ const UNLOCK_COMPLETIONS: i64 = 4;
 type Totals = Vec<(UserId, Metrics)>;
 
 /// Stores the call for both. A repeat changes nothing, not even a cooldown that was set since; it answers the totals as
-/// they are now.
-pub(super) async fn finish(connection: &Connection, call: &FinishedCall) -> Result<Reply> {
-    let mut totals = lock(connection, call).await?;
+/// they are now. So does the end that `writer` makes of a call which another process has by now: that one will end it.
+pub(super) async fn finish(connection: &Connection, call: &FinishedCall, writer: Option<InstanceId>) -> Result<Reply> {
+    // The call before its people, as nobody who has people locked waits for a call.
+    let (is_of_another, mut totals) =
+        try_zip(running::is_of_another(connection, call.call, writer), lock(connection, call)).await?;
+    if is_of_another {
+        tracing::warn!(call = %call.call, "the end of a call that another process has by now is left to that one");
+        return Ok(finished(call, &totals));
+    }
     let present: Vec<UserId> = totals.iter().map(|(user, _)| *user).collect();
     let recorded = if call.recorded { present.clone() } else { Vec::new() };
     let completed = if call.completed { present } else { Vec::new() };
@@ -38,11 +44,14 @@ pub(super) async fn finish(connection: &Connection, call: &FinishedCall) -> Resu
     {
         pairs::set_cooldown(connection, (call.caller, call.callee), until).await?;
     }
-    // Last, as it waits for whoever keeps the call: nobody waits for a row that is gone.
     running::forget(connection, call.call).await?;
+    Ok(finished(call, &totals))
+}
+
+fn finished(call: &FinishedCall, totals: &Totals) -> Reply {
     let of = |user| totals.iter().find(|(other, _)| *other == user).map(|(_, totals)| totals.clone());
     let (caller, callee) = (of(call.caller).unwrap_or_default(), of(call.callee).unwrap_or_default());
-    Ok(Reply::Finished { caller, callee })
+    Reply::Finished { caller, callee }
 }
 
 /// Locks the rows of both, always in the same order, and reads their totals.

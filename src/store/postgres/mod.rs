@@ -19,6 +19,7 @@ mod running;
 mod schema;
 mod serve;
 mod sessions;
+mod tenure;
 mod tls;
 
 use std::rc::Rc;
@@ -31,13 +32,14 @@ use tokio::task::{LocalSet, spawn_local};
 pub use self::address::Address;
 
 use self::backlog::Backlog;
-use self::pool::{Pool, Role};
+use self::pool::{Opened, Pool, Role};
+use self::tenure::Tenure;
 use super::journal;
 use super::{Condition, Handle, Now, OpenError};
 use crate::base::Random;
 use crate::base::limits::STORE_QUEUE_MAX;
 use crate::link::{self, Incoming};
-use crate::message::store::{Reply, Request};
+use crate::message::store::{InstanceId, Reply, Request};
 
 /// The connection for reads. It is not the first: that one can do both while it is alone.
 const READER: usize = 1;
@@ -48,7 +50,7 @@ pub struct Settings {
     pub address: Address,
     /// Requests that may wait.
     pub queue_len_max: usize,
-    /// At least 2: one for reads, the others for writes.
+    /// At least 2: one for reads, the others for writes. There is one more, which holds a lock.
     pub connections: usize,
     /// Time to connect, and time that a request waits for its turn and a connection, ms.
     pub connect_ms_max: u64,
@@ -80,9 +82,11 @@ pub(super) fn open(settings: &Settings, now: Now) -> Result<Handle, OpenError> {
     let (opened, opens) = mpsc::channel();
     let settings = settings.clone();
     let thread = link::spawn("store", move || {
-        let random = Random::from_entropy(seed);
-        let backlog = journal.map(Backlog::new);
-        LocalSet::new().block_on(&runtime, run(settings, Pool::new(random, now), backlog, incoming, &opened));
+        let mut random = Random::from_entropy(seed);
+        let tenure = Tenure::new(InstanceId(random.below(1 << 31) as i32));
+        let backlog = journal.map(|journal| Backlog::new(journal, tenure.instance()));
+        let standing = (Pool::new(random, now), tenure);
+        LocalSet::new().block_on(&runtime, run(settings, standing, backlog, incoming, &opened));
     });
     let thread = thread.map_err(|error| unusable(error.to_string()))?;
     // The thread tells, or a panic there aborts the process.
@@ -108,7 +112,7 @@ pub(super) fn inspect(settings: &Settings) -> Result<Condition, OpenError> {
 /// Tells by `opened` whether it serves; if it does, serves until the link is closed and drained.
 async fn run(
     settings: Settings,
-    pool: Rc<Pool>,
+    (pool, tenure): (Rc<Pool>, Rc<Tenure>),
     backlog: Option<Rc<Backlog>>,
     incoming: Incoming<Request, Reply>,
     opened: &mpsc::Sender<Result<(), OpenError>>,
@@ -116,12 +120,14 @@ async fn run(
     let at = settings.address.to_string();
     let begun = async {
         let tls = tls::connector(&settings.address).map_err(|reason| OpenError::Unusable { at: at.clone(), reason })?;
-        let first = pool::open(&settings, tls.clone()).await;
-        let first = first.map_err(|reason| OpenError::Unreachable { at: at.clone(), reason })?;
+        let reached =
+            |opened: Result<Opened, String>| opened.map_err(|reason| OpenError::Unreachable { at: at.clone(), reason });
+        let first = reached(pool::open(&settings, tls.clone()).await)?;
         schema::migrate(first.connection(), &at).await?;
-        Ok((tls, first))
+        let holder = reached(tenure.take(&settings, tls.clone()).await)?;
+        Ok((tls, first, holder))
     };
-    let (tls, first) = match begun.await {
+    let (tls, first, holder) = match begun.await {
         Ok(begun) => begun,
         Err(error) => {
             // Who asked waits for nothing else.
@@ -135,11 +141,12 @@ async fn run(
         let role = if index == READER { Role::Read } else { Role::Write };
         spawn_local(pool.clone().keep(role, settings.clone(), tls.clone(), first.take()));
     }
+    spawn_local(tenure.clone().keep(pool.clone(), settings.clone(), tls, holder));
     pool.stands().await;
     if let Some(backlog) = &backlog {
         let query_max = Duration::from_millis(settings.query_ms_max);
         spawn_local(backlog.clone().run(pool.clone(), query_max));
     }
     let _ = opened.send(Ok(()));
-    serve::run(pool, backlog, &settings, incoming).await;
+    serve::run((pool, tenure), backlog, &settings, incoming).await;
 }

@@ -134,6 +134,7 @@ pub(super) fn keys(request: &Request) -> Vec<Key> {
         | Request::Profile { user }
         | Request::SetSocials { user, .. }
         | Request::Relations { user, .. }
+        | Request::HasCall { user }
         | Request::History { user, .. } => vec![Key::User(*user)],
         Request::Pair { caller, callee, .. } => vec![Key::User(*caller), Key::User(*callee)],
         Request::SetCooldown { pair: (one, other), .. } => vec![Key::User(*one), Key::User(*other)],
@@ -141,6 +142,8 @@ pub(super) fn keys(request: &Request) -> Vec<Key> {
         Request::FinishCall(call) => vec![Key::User(call.caller), Key::User(call.callee)],
         // A call is kept only after its start was answered, and passed over once it has ended.
         Request::KeepCalls(_)
+        | Request::CallOwners
+        | Request::TakeCalls { .. }
         | Request::RunningCalls { .. }
         | Request::Sweep { .. }
         | Request::Archive { .. }

@@ -1,4 +1,4 @@
-//! The connections: one that all reads share, the others for one write at a time; each kept up by a task of its own.
+//! The connections of requests: one that all reads share, the others for one write at a time; each kept up by a task of its own.
 //!
 //! The breaker: while no connection stands, whoever asks is refused at once. Keepers try again at once after a loss,
 //! then after pauses that double up to [`RETRY_MS_MAX`] and are drawn at random, so that a database that comes back is
@@ -179,6 +179,11 @@ impl Pool {
         }
     }
 
+    /// A connection that is not one of the pool's, for one request.
+    pub fn lend(self: &Rc<Self>, connection: Rc<Connection>) -> Lease {
+        self.lease(connection, Role::Read)
+    }
+
     fn lease(self: &Rc<Self>, connection: Rc<Connection>, role: Role) -> Lease {
         Lease { pool: self.clone(), connection, role, is_used: Cell::new(false) }
     }
@@ -286,8 +291,13 @@ impl Opened {
         &self.connection
     }
 
+    /// For use while a keeper has it.
+    pub fn shared(&self) -> Rc<Connection> {
+        self.connection.clone()
+    }
+
     /// Waits until the server has ended it, or somebody of ours has retired it, and tells why it has ended.
-    async fn ended(&mut self) -> String {
+    pub async fn ended(&mut self) -> String {
         tokio::select! {
             reason = &mut self.driver => reason.unwrap_or_else(|_| "its task has stopped".to_owned()),
             () = self.retired.notified() => {

@@ -1,7 +1,8 @@
 //! Running calls: what a new process needs to go on with them. Used on the store's thread.
 //!
 //! A row is made before anybody hears of the call and removed by the transaction that stores its end. Chat comes in
-//! batches; what a batch has of a call that ended meanwhile is passed over. Bound: a row for each two people in a call.
+//! batches; what a batch has of a call that ended meanwhile, or that another process has by now, is passed over. Bound: a row
+//! for each two people in a call.
 
 use futures_lite::future::try_zip;
 use tokio_postgres::Row;
@@ -11,20 +12,21 @@ use super::connection::{Connection, Error, Parameters, Result};
 use crate::base::collections::Map;
 use crate::base::{CallId, UserId};
 use crate::message::model::ChatLine;
-use crate::message::store::{CallProgress, Participant, Reply, RunningCall, StartedCall};
+use crate::message::store::{CallProgress, InstanceId, Participant, Reply, RunningCall, StartedCall};
 
 /// Adds the call, unless an earlier try has.
-pub(super) async fn start(connection: &Connection, call: &StartedCall) -> Result<Reply> {
-    let sql = "INSERT INTO running_calls (call_id, caller_id, callee_id, agreed_seconds, started_at)
-         VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING";
+pub(super) async fn start(connection: &Connection, me: InstanceId, call: &StartedCall) -> Result<Reply> {
+    let sql = "INSERT INTO running_calls (call_id, caller_id, callee_id, agreed_seconds, started_at, owner)
+         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
     let agreed_seconds = Count(call.agreed_seconds.into());
-    connection.execute(sql, &[&call.call, &call.caller, &call.callee, &agreed_seconds, &call.started_at]).await?;
+    let values: &Parameters<'_> = &[&call.call, &call.caller, &call.callee, &agreed_seconds, &call.started_at, &me.0];
+    connection.execute(sql, values).await?;
     Ok(Reply::Done)
 }
 
 /// Keeps what has happened in calls that still run.
-pub(super) async fn keep(connection: &Connection, progress: &CallProgress) -> Result<Reply> {
-    let running = lock(connection, progress).await?;
+pub(super) async fn keep(connection: &Connection, me: InstanceId, progress: &CallProgress) -> Result<Reply> {
+    let running = lock(connection, me, progress).await?;
     let lines: Vec<_> = progress.lines.iter().filter(|(call, ..)| running.contains(call)).collect();
     if !lines.is_empty() {
         let calls: Vec<CallId> = lines.iter().map(|(call, ..)| *call).collect();
@@ -34,8 +36,9 @@ pub(super) async fn keep(connection: &Connection, progress: &CallProgress) -> Re
              SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::json[]) ON CONFLICT DO NOTHING";
         connection.execute(sql, &[&calls, &numbers, &texts]).await?;
     }
-    if !progress.joined.is_empty() {
-        let (calls, users): (Vec<CallId>, Vec<UserId>) = progress.joined.iter().copied().unzip();
+    let joined: Vec<_> = progress.joined.iter().copied().filter(|(call, _)| running.contains(call)).collect();
+    if !joined.is_empty() {
+        let (calls, users): (Vec<CallId>, Vec<UserId>) = joined.into_iter().unzip();
         let sql = "UPDATE running_calls SET caller_joined = caller_joined OR by_caller,
                  callee_joined = callee_joined OR by_callee
              FROM (SELECT call_id, bool_or(user_id = caller_id) AS by_caller, bool_or(user_id = callee_id) AS by_callee
@@ -48,8 +51,8 @@ pub(super) async fn keep(connection: &Connection, progress: &CallProgress) -> Re
     Ok(Reply::Done)
 }
 
-/// Locks the calls that are concerned and run, always in the same order: those that end wait, or have ended.
-async fn lock(connection: &Connection, progress: &CallProgress) -> Result<Vec<CallId>> {
+/// Locks the calls that are concerned, run and are ours, always in the same order: those that end wait, or have ended.
+async fn lock(connection: &Connection, me: InstanceId, progress: &CallProgress) -> Result<Vec<CallId>> {
     let (lines, joined) =
         (progress.lines.iter().map(|(call, ..)| *call), progress.joined.iter().map(|(call, _)| *call));
     let mut calls: Vec<CallId> = lines.chain(joined).collect();
@@ -58,17 +61,24 @@ async fn lock(connection: &Connection, progress: &CallProgress) -> Result<Vec<Ca
     if calls.is_empty() {
         return Ok(calls);
     }
-    let sql = "SELECT call_id FROM running_calls WHERE call_id = ANY($1) ORDER BY call_id FOR NO KEY UPDATE";
-    let rows = connection.rows(sql, &[&calls]).await?;
+    let sql = "SELECT call_id FROM running_calls WHERE call_id = ANY($1) AND owner = $2
+         ORDER BY call_id FOR NO KEY UPDATE";
+    let rows = connection.rows(sql, &[&calls, &me.0]).await?;
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
-/// Some of the running calls, with their chat.
-pub(super) async fn list(connection: &Connection, after: Option<CallId>, limit: usize) -> Result<Reply> {
+/// Some of the running calls that are ours since `round`, with their chat.
+pub(super) async fn list(
+    connection: &Connection,
+    (me, round): (InstanceId, i32),
+    after: Option<CallId>,
+    limit: usize,
+) -> Result<Reply> {
     let sql = "SELECT call_id, caller_id, callee_id, agreed_seconds, started_at, caller_joined, callee_joined
-         FROM running_calls WHERE $1::uuid IS NULL OR call_id > $1 ORDER BY call_id LIMIT $2";
+         FROM running_calls WHERE ($1::uuid IS NULL OR call_id > $1) AND owner = $3 AND taken_in = $4
+         ORDER BY call_id LIMIT $2";
     let count = Count(limit as u64);
-    let parameters: &Parameters<'_> = &[&after, &count];
+    let parameters: &Parameters<'_> = &[&after, &count, &me.0, &round];
     let alive = connection.row("SELECT alive_at FROM last_alive", &[]);
     let (rows, alive) = try_zip(connection.rows(sql, parameters), alive).await?;
     let alive_at = alive.ok_or(Error::Refused("when a process was last alive cannot be read"))?.try_get(0)?;
@@ -100,6 +110,20 @@ pub(super) async fn list(connection: &Connection, after: Option<CallId>, limit: 
     }
     let next = calls.last().copied().filter(|_| calls.len() == limit);
     Ok(Reply::RunningCalls { alive_at, calls: running, next })
+}
+
+/// Whether the user is in a call, whoever has it.
+pub(super) async fn has(connection: &Connection, user: UserId) -> Result<Reply> {
+    let sql = "SELECT FROM running_calls WHERE caller_id = $1 OR callee_id = $1 LIMIT 1";
+    Ok(Reply::HasCall(connection.row(sql, &[&user]).await?.is_some()))
+}
+
+/// Locks the call, if it runs, and tells whether it is another's than `writer`'s.
+pub(super) async fn is_of_another(connection: &Connection, call: CallId, writer: Option<InstanceId>) -> Result<bool> {
+    let sql = "SELECT owner FROM running_calls WHERE call_id = $1 FOR UPDATE";
+    let row = connection.row(sql, &[&call]).await?;
+    let owner: Option<i32> = row.map(|row| row.try_get(0)).transpose()?.flatten();
+    Ok(writer.is_some_and(|writer| owner.is_some_and(|owner| owner != writer.0)))
 }
 
 /// The call has ended: its chat goes with it.

@@ -7,10 +7,11 @@ use super::OpenError;
 use super::connection::{Connection, Error, Result};
 
 /// Migrations in order; the schema's version is how many have run.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("../../../migrations/postgres/0001_start.sql"),
     include_str!("../../../migrations/postgres/0002_archive.sql"),
     include_str!("../../../migrations/postgres/0003_running_calls.sql"),
+    include_str!("../../../migrations/postgres/0004_owners.sql"),
 ];
 
 /// Key of the lock; nothing but ours: "duet" in ASCII.

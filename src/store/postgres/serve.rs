@@ -18,11 +18,12 @@ use super::connection::{Connection, Result as Queried};
 use super::gather::Gather;
 use super::order::{Order, Turn, keys};
 use super::pool::{Away, Lease, Pool};
+use super::tenure::{self, Tenure};
 use super::{Settings, accounts, calls, pairs, running, sessions};
 use crate::base::{TokenHash, UserId};
 use crate::link::{Asked, Incoming};
 use crate::message::model::Login;
-use crate::message::store::{Profile, Reply, Request, Standing};
+use crate::message::store::{InstanceId, Profile, Reply, Request, Standing};
 
 /// What the client waits longer than the server, ms: the server's own word is the better one.
 const GRACE_MS: u64 = 500;
@@ -32,6 +33,7 @@ const STOP_MS_MAX: u64 = 2_000;
 /// What serving a request needs.
 struct Desk<S, P> {
     pool: Rc<Pool>,
+    tenure: Rc<Tenure>,
     backlog: Option<Rc<Backlog>>,
     order: Order,
     sessions: Rc<Gather<TokenHash, Login, S>>,
@@ -53,9 +55,9 @@ enum Outcome {
     Uncertain(String),
 }
 
-/// Serves until the link is closed and all is answered.
+/// Serves until the link is closed and all is answered; then lets go of the calls that still run.
 pub(super) async fn run(
-    pool: Rc<Pool>,
+    (pool, tenure): (Rc<Pool>, Rc<Tenure>),
     backlog: Option<Rc<Backlog>>,
     settings: &Settings,
     mut incoming: Incoming<Request, Reply>,
@@ -75,6 +77,7 @@ pub(super) async fn run(
         idle: Notify::new(),
         gives_up: watch::Sender::new(false),
         backlog,
+        tenure,
         pool,
     });
     while let Some(Asked { request, answer }) = incoming.received().await {
@@ -107,6 +110,8 @@ pub(super) async fn run(
         desk.gives_up.send_replace(true);
         desk.is_idle().await;
     }
+    // Who cannot be told finds out by the lock, which goes with the connection.
+    let _ = timeout(Duration::from_millis(STOP_MS_MAX), desk.tenure.release()).await;
 }
 
 impl<S, P> Desk<S, P>
@@ -154,6 +159,9 @@ where
             }
             match request {
                 Request::Session { .. } | Request::Profile { .. } => Ok(None),
+                Request::CallOwners | Request::TakeCalls { .. } => {
+                    self.tenure.connection().map(|connection| Some(self.pool.lend(connection))).ok_or(Away)
+                }
                 request if !request.is_write() => self.pool.reader().await.map(Some),
                 _ => self.pool.writer().await.map(Some),
             }
@@ -182,7 +190,7 @@ where
 
     /// Runs the request's statements, in the time of a query.
     async fn perform(&self, lease: Lease, request: &Request) -> Outcome {
-        let Ok(done) = timeout(self.query_max, dispatch(&lease, request)).await else {
+        let Ok(done) = timeout(self.query_max, dispatch(&lease, self.tenure.instance(), request)).await else {
             let reason = "the database did not answer in time".to_owned();
             return if request.is_write() { Outcome::Uncertain(reason) } else { failed(reason) };
         };
@@ -200,8 +208,8 @@ fn failed(reason: String) -> Outcome {
     Outcome::Answered(Reply::Failed(reason))
 }
 
-/// Carries out one request on a connection; a write has it alone.
-async fn dispatch(connection: &Connection, request: &Request) -> Queried<Reply> {
+/// Carries out one request of this process on a connection; a write has it alone.
+async fn dispatch(connection: &Connection, me: InstanceId, request: &Request) -> Queried<Reply> {
     match request {
         Request::SignUp(sign_up) => accounts::sign_up(connection, sign_up).await,
         Request::Session { token, .. } => {
@@ -229,12 +237,19 @@ async fn dispatch(connection: &Connection, request: &Request) -> Queried<Reply> 
             pairs::set_cooldown(connection, *pair, *until).await?;
             Ok(Reply::Done)
         }
-        Request::StartCall(call) => running::start(connection, call).await,
+        Request::StartCall(call) => running::start(connection, me, call).await,
         Request::KeepCalls(progress) => {
-            connection.transaction(async || running::keep(connection, progress).await).await
+            connection.transaction(async || running::keep(connection, me, progress).await).await
         }
-        Request::RunningCalls { after, limit } => running::list(connection, *after, *limit).await,
-        Request::FinishCall(call) => connection.transaction(async || calls::finish(connection, call).await).await,
+        Request::CallOwners => tenure::owners(connection, me).await,
+        Request::TakeCalls { round, missed } => {
+            connection.transaction(async || tenure::take_calls(connection, me, *round, missed).await).await
+        }
+        Request::RunningCalls { round, after, limit } => running::list(connection, (me, *round), *after, *limit).await,
+        Request::HasCall { user } => running::has(connection, *user).await,
+        Request::FinishCall(call) => {
+            connection.transaction(async || calls::finish(connection, call, Some(me)).await).await
+        }
         Request::History { user, limit } => calls::history(connection, *user, *limit).await,
         Request::Sweep { now } => {
             connection

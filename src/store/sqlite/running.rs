@@ -55,6 +55,12 @@ pub(super) fn list(connection: &Connection, after: Option<CallId>, limit: usize)
     Ok(Reply::RunningCalls { alive_at, calls, next })
 }
 
+/// Whether the user is in a call.
+pub(super) fn has(connection: &Connection, user: UserId) -> Result<Reply> {
+    let sql = "SELECT 1 FROM running_calls WHERE caller_id = ?1 OR callee_id = ?1";
+    connection.prepare_cached(sql)?.exists([user]).map(Reply::HasCall)
+}
+
 /// The call has ended: its chat goes with it.
 pub(super) fn forget(connection: &Connection, call: CallId) -> Result<()> {
     connection.prepare_cached("DELETE FROM running_calls WHERE call_id = ?1")?.execute([call]).map(drop)
