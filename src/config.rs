@@ -186,7 +186,6 @@ impl Config {
             domain: self.domain_settings(),
             api: self.api_settings(probe, shards, started_at),
             encoding: self.encoding_settings(),
-            connections_max: self.connections_max,
             user_cache_max: part(self.user_cache_max),
             session_cache_max: part(self.session_cache_max),
             sweep: Duration::from_secs(self.sweep_seconds),

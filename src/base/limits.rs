@@ -65,8 +65,8 @@ pub const ATTACHMENTS_MAX: usize = 10;
 pub const ATTACHMENTS_TIMEOUT_MS: u64 = 10_000;
 /// Time for the peer to answer a WebSocket close frame before the socket is closed anyway (RFC 6455 7.1.1).
 pub const CLOSE_TIMEOUT_MS: u64 = 2_000;
-/// Living connections of one user; over it the oldest is told and closed.
-pub const USER_CONNECTIONS_MAX: usize = 8;
+/// Living connections of one user (contract 4.5); over it the oldest is told and closed.
+pub const USER_CONNECTIONS_MAX: usize = 2;
 
 /// Shortest and longest wanted duration of a call, seconds (contract 4.1); 1..59 are raised (Decided 2).
 pub const CALL_SECONDS_MIN: u32 = 60;

@@ -28,7 +28,7 @@ pub(super) const FLAGS: [Flag; 63] = [
     flag("turn-per-hour", "TURN_PER_HOUR", "60", "TURN credentials of one user; 0 is no limit"),
     flag("queue-list-max", "QUEUE_LIST_MAX", "200", "People listed by /room/queue at once; of more a sample is shown"),
     flag("connections-max", "CONNECTIONS_MAX", "auto", "Open connections of all clients"),
-    flag("user-connections-max", "USER_CONNECTIONS_MAX", "8", "Open connections of one user; the oldest makes room"),
+    flag("user-connections-max", "USER_CONNECTIONS_MAX", "2", "Open connections of one user, such as tabs; the oldest that is in no call makes room"),
     flag("event-rate", "EVENT_RATE", "100", "Events a connection may send per second in the long run; 0 is no limit"),
     flag("event-burst", "EVENT_BURST", "500", "Events a connection may send at once"),
     flag("ping-interval-ms", "PING_INTERVAL_MS", "25000", "Pause between heartbeats, ms"),

@@ -107,11 +107,9 @@ impl Domain {
     }
 
     fn close_oldest(&mut self, now: Time, id: UserId, out: &mut Effects) {
-        let Some(user) = self.users.get(&id) else { return };
-        let surplus = user.sockets.len().saturating_sub(self.settings.user_connections_max);
-        let oldest: Vec<ConnId> = user.sockets.iter().take(surplus).map(|socket| socket.conn).collect();
-        for conn in oldest {
-            out.error(conn, "Too many connections of this account: the oldest is closed");
+        let max = self.settings.user_connections_max;
+        while let Some(conn) = self.users.get(&id).and_then(|user| user.surplus(max)) {
+            out.error(conn, "Too many connections of this account: this one is closed");
             out.push(Effect::Dismiss { conn, why: Dismissal::TooManyConnections });
             self.left(now, conn, Leave::Deliberate, out);
         }

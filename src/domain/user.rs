@@ -160,6 +160,14 @@ impl User {
             && self.outgoing.is_empty()
             && self.incoming.is_empty()
             && !self.published.online
+    /// The connection that must go if there are more than `max`: the oldest, but one in the room of a call only for want
+    /// of others, and never the newest.
+    pub fn surplus(&self, max: usize) -> Option<ConnId> {
+        let (_newest, older) = self.sockets.split_last()?;
+        let found = older.iter().find(|socket| !socket.in_room).or(older.first());
+        found.filter(|_| self.sockets.len() > max).map(|socket| socket.conn)
+    }
+
             && !self.published.available
     }
 

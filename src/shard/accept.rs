@@ -1,7 +1,6 @@
 //! Accepts connections of one shard until it stops. The kernel spreads them over the shards' listeners.
 
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -41,10 +40,9 @@ pub async fn run(shard: Rc<Shard>, listener: Listener) {
 }
 
 fn welcome(shard: &Rc<Shard>, mut stream: Stream, peer: std::net::IpAddr) {
-    let is_full = shard.open.fetch_add(1, Ordering::Relaxed) >= shard.settings.connections_max;
-    if is_full || shard.refusing.load(Ordering::Relaxed) {
-        shard.open.fetch_sub(1, Ordering::Relaxed);
-        shard.counters.refused.add_one(if is_full { Refused::Full } else { Refused::MemoryShort } as usize);
+    if let Err(why) = shard.places.take() {
+        shard.counters.refused.add_one(Refused::from(why) as usize);
+        stream.discard_arrived();
         let _ = stream.try_write(&mut [Bytes::from_static(FULL)].into());
         return;
     }

@@ -8,7 +8,6 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -118,7 +117,7 @@ impl Shard {
 
     /// A connection did not arrive where it was to move.
     fn lost_on_the_way(&self) {
-        self.open.fetch_sub(1, Ordering::Relaxed);
+        self.places.give_back();
         self.count_closed(LOST_ON_THE_WAY);
     }
 
@@ -390,7 +389,7 @@ impl Task {
             self.shard.session_ends(*session);
         }
         let Some(stream) = &mut self.stream else {
-            self.shard.open.fetch_sub(1, Ordering::Relaxed);
+            self.shard.places.give_back();
             return;
         };
         let scratch = self.shard.scratch.clone();
@@ -413,7 +412,7 @@ impl Task {
             };
             let _ = or(goodbye, timeout).await;
         }
-        self.shard.open.fetch_sub(1, Ordering::Relaxed);
+        self.shard.places.give_back();
     }
 
     /// Lets the poll that waits hear that the session has ended.

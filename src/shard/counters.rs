@@ -10,6 +10,8 @@ use crate::domain::rate::Bucket;
 use crate::message::store::Request;
 use crate::message::{ClientEvent, ServerEvent};
 
+use super::places::NoPlace;
+
 /// Bounds of [`Counters::fan_outs`], connections.
 const FAN_OUT: [u64; 8] = [1, 5, 10, 50, 100, 500, 1_000, 5_000];
 /// Bounds of [`Counters::store`], microseconds: from a read in memory to the time limit of a database.
@@ -81,6 +83,15 @@ impl Refused {
 #[derive(Clone, Copy)]
 pub(super) enum StoreFault {
     Failed,
+impl From<NoPlace> for Refused {
+    fn from(why: NoPlace) -> Self {
+        match why {
+            NoPlace::Full => Self::Full,
+            NoPlace::MemoryShort => Self::MemoryShort,
+        }
+    }
+}
+
     /// The database is away.
     Away,
     /// The queue to the store is full.

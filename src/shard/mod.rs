@@ -8,7 +8,6 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
 use tokio::sync::mpsc::{Receiver, Sender};
@@ -37,6 +36,7 @@ mod flights;
 mod host;
 mod inbox;
 mod names;
+mod places;
 mod polling;
 mod pulse;
 mod sample;
@@ -48,6 +48,7 @@ mod timers;
 pub use contained::abort_on_shared_panic;
 pub use describe::describe;
 pub use inbox::{Envelope, inboxes};
+pub use places::Places;
 pub use sample::Sample;
 
 use clock::Clock;
@@ -74,10 +75,8 @@ pub struct Start {
     pub settings: Arc<Settings>,
     /// Running calls of an earlier process, of which a participant lives here.
     pub resumed: Vec<Resumed>,
-    /// Connections of the whole process, against `settings.connections_max`.
-    pub open: Arc<AtomicUsize>,
-    /// Memory is so short that new connections are turned away.
-    pub refusing: Arc<AtomicBool>,
+    /// Of the whole process.
+    pub places: Arc<Places>,
 }
 
 /// How all shards are set.
@@ -86,8 +85,6 @@ pub struct Settings {
     pub domain: domain::Settings,
     pub api: api::Settings,
     pub encoding: wire::encoding::Settings,
-    /// Over it new connections are answered 503 and closed.
-    pub connections_max: usize,
     /// Cache lines of one shard.
     pub user_cache_max: usize,
     /// Cache lines of one shard.
@@ -119,8 +116,7 @@ pub(crate) struct Shard {
     encodings: Semaphore,
     /// For the next body.
     spare: RefCell<Spare>,
-    open: Arc<AtomicUsize>,
-    refusing: Arc<AtomicBool>,
+    places: Arc<Places>,
     /// Connections that have ended, by reason.
     closed: RefCell<BTreeMap<&'static str, u64>>,
     counters: Rc<Counters>,
@@ -151,8 +147,7 @@ pub async fn run(start: Start) {
         scratch: Scratch::new(),
         encodings: Semaphore::new(COMPRESSIONS_MAX),
         spare: RefCell::default(),
-        open: start.open,
-        refusing: start.refusing,
+        places: start.places,
         closed: RefCell::default(),
         counters,
         stopping: Cell::new(false),

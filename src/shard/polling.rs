@@ -6,7 +6,6 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::sync::atomic::Ordering;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -270,9 +269,8 @@ impl Task {
     /// A new session, whose open packet answers the request.
     fn open_session(&mut self, path: &str) -> Response {
         let (shard, now) = (self.shard.clone(), self.shard.now());
-        if shard.open.fetch_add(1, Ordering::Relaxed) >= shard.settings.connections_max {
-            shard.open.fetch_sub(1, Ordering::Relaxed);
-            shard.counters.refused.add_one(Refused::Full as usize);
+        if let Err(why) = shard.places.take() {
+            shard.counters.refused.add_one(Refused::from(why) as usize);
             return ApiError::AtCapacity.response();
         }
         let (sid, seed) = {
@@ -281,7 +279,7 @@ impl Task {
         };
         let conn = self.with(|entry| Conn::polling(now, &entry.conn, path, seed, sid));
         let Some(mut conn) = conn else {
-            shard.open.fetch_sub(1, Ordering::Relaxed);
+            shard.places.give_back();
             return EngineRefusal::BadRequest.response();
         };
         let open = conn.take_payload(now).unwrap_or_default();
@@ -434,7 +432,7 @@ impl Task {
         let shard = self.shard.clone();
         let conn = self.leave_slot().conn;
         // Two connections become one.
-        shard.open.fetch_sub(1, Ordering::Relaxed);
+        shard.places.give_back();
         shard.counters.upgraded.add_one();
         let Some(stream) = self.stream.take() else { return };
         shard.on_session(sid, |entry| {
