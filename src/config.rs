@@ -34,6 +34,7 @@ use crate::api::demo::Demo;
 use crate::api::settings::TURN_TTL_S;
 use crate::api::{Limits, TurnSettings};
 use crate::base::{Time, limits};
+use crate::conn::{Allowance, Allowances};
 use crate::runtime::Choice;
 use crate::runtime::probe::Probe;
 use crate::store::postgres::Address;
@@ -86,10 +87,8 @@ pub struct Config {
     pub connections_max: usize,
     /// Living ones of one user; over it the oldest is told and closed.
     pub user_connections_max: usize,
-    /// Events of one connection per second, in the long run.
-    pub event_rate: u32,
-    /// Events of one connection at once.
-    pub event_burst: u32,
+    /// Of one connection.
+    pub event_allowances: Allowances,
     pub ping_interval_ms: u64,
     pub ping_timeout_ms: u64,
     pub unbound_timeout_ms: u64,
@@ -205,6 +204,7 @@ impl Config {
             engine_path: self.socket_path.clone(),
             deflate: Policy { level: self.deflate_level, context_takeover: self.deflate_context_takeover },
             deflate_bytes_min: self.deflate_threshold,
+            allowances: self.event_allowances,
             is_conformance_target: self.is_conformance_target,
             trusted_proxies: self.trusted_proxies.clone(),
             ..conn::Settings::default()
@@ -216,8 +216,6 @@ impl Config {
         domain::Settings {
             paywall: self.paywall,
             user_connections_max: self.user_connections_max,
-            event_rate: self.event_rate,
-            event_burst: self.event_burst,
             resume_ms: self.resume_seconds * 1000,
         }
     }
@@ -374,8 +372,7 @@ fn read(reader: &mut Reader, system: &System, command: Command) -> Config {
         queue_list_max: reader.number("queue-list-max", 1..=limits::QUEUE_LIST_TOP as u64),
         connections_max: reader.number("connections-max", 1..=10_000_000),
         user_connections_max: reader.number("user-connections-max", 1..=1_000),
-        event_rate: reader.number("event-rate", 0..=RATE_MAX),
-        event_burst: reader.number("event-burst", 1..=RATE_MAX),
+        event_allowances: event_allowances(reader),
         ping_interval_ms: reader.number("ping-interval-ms", 100..=HOUR_MS),
         ping_timeout_ms: reader.number("ping-timeout-ms", 100..=HOUR_MS),
         unbound_timeout_ms: reader.number("unbound-timeout-ms", 100..=HOUR_MS),
@@ -418,6 +415,18 @@ fn rate_limits(reader: &mut Reader) -> Limits {
         reader.number("api-per-minute", 0..=RATE_MAX),
         reader.number("turn-per-hour", 0..=RATE_MAX),
     )
+}
+
+/// A rate of 0 for events lifts every limit on them, as does one for chat or invites on these.
+fn event_allowances(reader: &mut Reader) -> Allowances {
+    let mut read = |rate, burst| Allowance {
+        per_second: reader.number(rate, 0..=RATE_MAX),
+        burst: reader.number(burst, 1..=RATE_MAX),
+    };
+    let usual = read("event-rate", "event-burst");
+    let own = [read("chat-rate", "chat-burst"), read("invite-rate", "invite-burst")];
+    let [chat, invites] = if usual.per_second == 0 { [usual; 2] } else { own };
+    [usual, chat, invites, usual]
 }
 
 fn thresholds(reader: &mut Reader) -> Thresholds {

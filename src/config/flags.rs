@@ -4,7 +4,7 @@
 
 /// Every flag, in the order of `--help`. Bounds stand where they are read.
 #[rustfmt::skip]
-pub(super) const FLAGS: [Flag; 63] = [
+pub(super) const FLAGS: [Flag; 67] = [
     flag("plan", "PLAN", "auto", "512mb, 1gb, 2gb, 4gb, 8gb, or auto: the largest that fits; sets every value that says auto"),
     flag("port", "PORT", "3001", "TCP port; 0 lets the system choose one"),
     flag("host", "HOST", "0.0.0.0", "Address to listen on; :: is all addresses, IPv4 and IPv6"),
@@ -29,8 +29,12 @@ pub(super) const FLAGS: [Flag; 63] = [
     flag("queue-list-max", "QUEUE_LIST_MAX", "200", "People listed by /room/queue at once; of more a sample is shown"),
     flag("connections-max", "CONNECTIONS_MAX", "auto", "Open connections of all clients"),
     flag("user-connections-max", "USER_CONNECTIONS_MAX", "2", "Open connections of one user, such as tabs; the oldest that is in no call makes room"),
-    flag("event-rate", "EVENT_RATE", "100", "Events a connection may send per second in the long run; 0 is no limit"),
-    flag("event-burst", "EVENT_BURST", "500", "Events a connection may send at once"),
+    flag("event-rate", "EVENT_RATE", "100", "Events a connection may send per second in the long run, signals (rtc:) and others apart; 0 is no limit, nor on chat and invites"),
+    flag("event-burst", "EVENT_BURST", "500", "The same at once"),
+    flag("chat-rate", "CHAT_RATE", "10", "Chat messages and socials a connection may send per second in the long run; 0 is no limit"),
+    flag("chat-burst", "CHAT_BURST", "100", "The same at once"),
+    flag("invite-rate", "INVITE_RATE", "5", "Events about invites a connection may send per second in the long run; 0 is no limit"),
+    flag("invite-burst", "INVITE_BURST", "50", "The same at once"),
     flag("ping-interval-ms", "PING_INTERVAL_MS", "25000", "Pause between heartbeats, ms"),
     flag("ping-timeout-ms", "PING_TIMEOUT_MS", "60000", "Time to answer a heartbeat, ms"),
     flag("unbound-timeout-ms", "UNBOUND_TIMEOUT_MS", "30000", "Time to authenticate a connection, ms"),

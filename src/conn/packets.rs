@@ -3,9 +3,10 @@
 //! Bound: one packet that waits for attachments, of which there are [`ATTACHMENTS_MAX`](crate::base::limits) at most,
 //! together within `message_bytes_max`. Which events exist and what they do is not known here.
 
+use super::budget::Verdict;
 use super::frames::{Failure, MALFORMED};
 use super::socket::{Session, Socket};
-use super::{CloseReason, Context, Output, Stage};
+use super::{CloseReason, Context, EventClass, Output, Stage};
 use crate::base::Time;
 use crate::base::limits::ATTACHMENTS_TIMEOUT_MS;
 use crate::message::ClientEvent;
@@ -41,7 +42,7 @@ impl Socket {
     /// A whole text message.
     pub(super) fn text(&mut self, context: &mut Context, text: &str) -> Outcome {
         match self.dialect {
-            Dialect::Plain => event(context, text).map(|()| None),
+            Dialect::Plain => self.event(context, ClientEvent::decode(text)),
             Dialect::Echo => {
                 self.write_text(context, &[text]);
                 Ok(None)
@@ -139,13 +140,14 @@ impl Socket {
                 }
             }
             socketio::Kind::Event if is_connected => {
-                match packet.attachments {
-                    0 => event(context, packet.data)?,
-                    _ => context.outbox.push(Output::Refused(NO_BINARY)),
-                }
-                if let Some(id) = packet.ack {
+                let next = match packet.attachments {
+                    0 => self.event(context, ClientEvent::decode(packet.data))?,
+                    _ => self.event(context, Err(Refusal::Malformed(NO_BINARY)))?,
+                };
+                if let Some(id) = packet.ack.filter(|_| next.is_none()) {
                     context.outbox.push(Output::Acknowledge(id.into()));
                 }
+                return Ok(next);
             }
             socketio::Kind::Disconnect if is_connected => {
                 return Ok(Some(self.close(context, CloseReason::ClientDisconnect)));
@@ -155,15 +157,20 @@ impl Socket {
         }
         Ok(None)
     }
-}
 
-/// Hands up the event in `json`; one that nobody listens to is ignored.
-fn event(context: &mut Context, json: &str) -> Result<(), Failure> {
-    match ClientEvent::decode(json) {
-        Ok(event) => context.outbox.push(Output::Event(event)),
-        Err(Refusal::Malformed(text)) => context.outbox.push(Output::Refused(text)),
-        Err(Refusal::Unknown) => {}
-        Err(Refusal::NotAnEvent) => return Err(MALFORMED),
+    /// Hands up an event that is within the budget of its class; one that nobody listens to is ignored, but counts.
+    fn event(&mut self, context: &mut Context, said: Result<ClientEvent, Refusal>) -> Outcome {
+        let class = said.as_ref().map_or(EventClass::Other, EventClass::of);
+        let verdict = match said {
+            Err(Refusal::NotAnEvent) => return Err(MALFORMED),
+            _ => self.budget.spend(context.now, class, &context.settings.allowances),
+        };
+        match (verdict, said) {
+            (Verdict::Granted, Ok(event)) => context.outbox.push(Output::Event(event)),
+            (Verdict::Granted, Err(Refusal::Malformed(text))) => context.outbox.push(Output::Refused(text)),
+            (Verdict::Granted, Err(_)) => {}
+            _ => context.outbox.push(Output::OverBudget(class)),
+        }
+        Ok((verdict == Verdict::Exhausted).then(|| self.close(context, CloseReason::TooManyEvents)))
     }
-    Ok(())
 }

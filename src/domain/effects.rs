@@ -45,8 +45,6 @@ pub enum Dismissal {
     Banned,
     /// The user opened more connections than allowed; this one makes room.
     TooManyConnections,
-    /// It went on sending far above its budget of events.
-    TooManyEvents,
 }
 
 /// Effects in the order in which they must be performed.

@@ -8,7 +8,7 @@ use crate::message::shard::EndCause;
 use crate::message::store::Reply;
 use crate::message::{Leave, ServerEvent};
 
-use super::access::{Budget, Standing, standing};
+use super::access::{Standing, standing};
 use super::user::{Ghost, Socket, Stance, User};
 use super::{Dismissal, Domain, Effect, Effects, Timer};
 
@@ -70,9 +70,8 @@ impl Domain {
             engaged.awaited = false;
             engaged.joined
         });
-        let budget = Budget::new(now, self.settings.event_burst);
         user.sockets.reserve_exact(1);
-        user.sockets.push(Socket { conn, token: login.token, stance, in_room, budget });
+        user.sockets.push(Socket { conn, token: login.token, stance, in_room });
         if stance.queued {
             self.directory.watch(conn);
         }

@@ -48,10 +48,6 @@ pub struct Settings {
     pub paywall: bool,
     /// Living connections of one user; over it the oldest is told and closed.
     pub user_connections_max: usize,
-    /// Events a connection may send per second in the long run; 0: any number (D39).
-    pub event_rate: u32,
-    /// Events a connection may send at once.
-    pub event_burst: u32,
     /// Time for both to come back into a call that a new process goes on with.
     pub resume_ms: u64,
 }
@@ -61,8 +57,6 @@ impl Default for Settings {
         Self {
             paywall: false,
             user_connections_max: limits::USER_CONNECTIONS_MAX,
-            event_rate: 100,
-            event_burst: 500,
             resume_ms: limits::RESUME_MS,
         }
     }
@@ -268,9 +262,6 @@ impl Domain {
         let Some(user) = self.bound.get(&conn).copied() else {
             return out.error(conn, "Authenticate first");
         };
-        if !self.spend(now, user, conn, out) {
-            return;
-        }
         match event {
             ClientEvent::Auth { .. } => unreachable!("handled above"),
             ClientEvent::PresenceJoin => self.presence_join(now, user, conn),

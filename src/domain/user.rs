@@ -7,8 +7,6 @@ use crate::message::client::Seconds;
 use crate::message::model::Login;
 use crate::message::{Card, PaidStatus, ServerEvent};
 
-use super::access::Budget;
-
 /// A user with something going on; forgotten as soon as nothing is ([`User::is_idle`]).
 pub struct User {
     pub card: Arc<Card>,
@@ -33,7 +31,6 @@ pub struct Socket {
     pub stance: Stance,
     /// Whether it is in the room of the user's call.
     pub in_room: bool,
-    pub budget: Budget,
 }
 
 /// What a connection said of its presence.
@@ -160,15 +157,15 @@ impl User {
             && self.outgoing.is_empty()
             && self.incoming.is_empty()
             && !self.published.online
+            && !self.published.available
+    }
+
     /// The connection that must go if there are more than `max`: the oldest, but one in the room of a call only for want
     /// of others, and never the newest.
     pub fn surplus(&self, max: usize) -> Option<ConnId> {
         let (_newest, older) = self.sockets.split_last()?;
         let found = older.iter().find(|socket| !socket.in_room).or(older.first());
         found.filter(|_| self.sockets.len() > max).map(|socket| socket.conn)
-    }
-
-            && !self.published.available
     }
 
     /// The connection `conn`.

@@ -176,6 +176,11 @@ impl Task {
                 self.shard.counters.malformed.add_one();
                 self.shard.send(self.shard.now(), self.id, &ServerEvent::Error { message });
             }
+            Output::OverBudget(class) => {
+                self.shard.counters.over_budget.add_one(class as usize);
+                let refusal = ServerEvent::Error { message: Output::TOO_MANY_EVENTS };
+                self.shard.send(self.shard.now(), self.id, &refusal);
+            }
             Output::Left(leave) => self.shard.handle(Input::Left { conn: self.id, leave }),
             other => return Some(other),
         }

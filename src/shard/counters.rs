@@ -5,7 +5,7 @@
 
 use crate::api::counted;
 use crate::base::counters::{Counter, Histogram, Levels, Tally};
-use crate::conn::Transport;
+use crate::conn::{EventClass, Transport};
 use crate::domain::rate::Bucket;
 use crate::message::store::Request;
 use crate::message::{ClientEvent, ServerEvent};
@@ -34,6 +34,8 @@ pub(super) struct Counters {
     pub received: Tally<{ ClientEvent::NAMES.len() }>,
     /// Known events with a payload that they do not take.
     pub malformed: Counter,
+    /// Events that their connection had no credit for.
+    pub over_budget: Tally<{ EventClass::NAMES.len() }>,
     /// To one connection each.
     pub sent: Tally<{ ServerEvent::NAMES.len() }>,
     /// Connections that one change of presence or queue goes to.
@@ -79,10 +81,6 @@ impl Refused {
     pub const NAMES: [&'static str; 2] = ["full", "memory_short"];
 }
 
-/// Why the store gave no answer that can be used.
-#[derive(Clone, Copy)]
-pub(super) enum StoreFault {
-    Failed,
 impl From<NoPlace> for Refused {
     fn from(why: NoPlace) -> Self {
         match why {
@@ -92,6 +90,10 @@ impl From<NoPlace> for Refused {
     }
 }
 
+/// Why the store gave no answer that can be used.
+#[derive(Clone, Copy)]
+pub(super) enum StoreFault {
+    Failed,
     /// The database is away.
     Away,
     /// The queue to the store is full.
@@ -113,6 +115,7 @@ impl Default for Counters {
             transports: Levels::default(),
             received: Tally::default(),
             malformed: Counter::default(),
+            over_budget: Tally::default(),
             sent: Tally::default(),
             fan_outs: Histogram::new(&FAN_OUT),
             spared: Counter::default(),
@@ -133,6 +136,7 @@ impl Counters {
         self.refused.merge(&other.refused);
         self.received.merge(&other.received);
         self.malformed.add(other.malformed.get());
+        self.over_budget.merge(&other.over_budget);
         self.sent.merge(&other.sent);
         self.fan_outs.merge(&other.fan_outs);
         self.spared.add(other.spared.get());

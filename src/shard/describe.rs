@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::api::counted::{self, CLASSES};
 use crate::api::host::CacheCounts;
-use crate::conn::Transport;
+use crate::conn::{EventClass, Transport};
 use crate::domain::counts::{Counts, END_CAUSES, InviteEnd, InviteRefusal, Relay};
 use crate::domain::rate::Bucket;
 use crate::message::store::Request;
@@ -82,9 +82,9 @@ fn events(counters: &Counters, counts: &Counts, page: &mut Page) {
     page.family(
         "duet_events_over_budget_total",
         Kind::Counter,
-        "Events refused because their connection sent too many.",
+        "Events refused because their connection sent too many of their class.",
     )
-    .value(counts.events_over_budget.get() as f64);
+    .each("class", &EventClass::NAMES, counters.over_budget.get());
     page.family("duet_events_sent_total", Kind::Counter, "Events to clients, one for each connection, by name.").each(
         "event",
         &ServerEvent::NAMES,

@@ -160,6 +160,9 @@ impl World {
             Output::Refused(message) => {
                 self.apply(at, Effect::Send { conn: id, event: ServerEvent::Error { message } })
             }
+            Output::OverBudget(_) => {
+                self.apply(at, Effect::Send { conn: id, event: ServerEvent::Error { message: Output::TOO_MANY_EVENTS } })
+            }
             Output::Left(leave) => {
                 self.oracle.leaves(id, leave);
                 let ignored = self.plan.mutant == Some(Mutant::GraceIgnored);
@@ -343,6 +346,5 @@ fn reason(why: Dismissal) -> CloseReason {
         Dismissal::SessionInvalidated => CloseReason::SessionInvalidated,
         Dismissal::Banned => CloseReason::Banned,
         Dismissal::TooManyConnections => CloseReason::TooManyConnections,
-        Dismissal::TooManyEvents => CloseReason::TooManyEvents,
     }
 }
