@@ -85,6 +85,8 @@ pub struct Config {
     pub queue_list_max: usize,
     /// Of all clients, on all shards; over it new ones are turned away.
     pub connections_max: usize,
+    /// Per second, on all shards.
+    pub accept_rate: u32,
     /// Living ones of one user; over it the oldest is told and closed.
     pub user_connections_max: usize,
     /// Of one connection.
@@ -185,6 +187,7 @@ impl Config {
             domain: self.domain_settings(),
             api: self.api_settings(probe, shards, started_at),
             encoding: self.encoding_settings(),
+            accept_rate: self.accept_rate,
             user_cache_max: part(self.user_cache_max),
             session_cache_max: part(self.session_cache_max),
             sweep: Duration::from_secs(self.sweep_seconds),
@@ -371,6 +374,7 @@ fn read(reader: &mut Reader, system: &System, command: Command) -> Config {
         limits: rate_limits(reader),
         queue_list_max: reader.number("queue-list-max", 1..=limits::QUEUE_LIST_TOP as u64),
         connections_max: reader.number("connections-max", 1..=10_000_000),
+        accept_rate: reader.number("accept-rate", 0..=RATE_MAX),
         user_connections_max: reader.number("user-connections-max", 1..=1_000),
         event_allowances: event_allowances(reader),
         ping_interval_ms: reader.number("ping-interval-ms", 100..=HOUR_MS),

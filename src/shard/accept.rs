@@ -12,6 +12,7 @@ use crate::runtime::{Listener, Stream, sleep};
 use super::Shard;
 use super::connection::{self, Served};
 use super::counters::{Opened, Refused};
+use super::pace::Pace;
 
 /// Pause after the kernel refused a connection (no descriptor left): accepting at once would spin.
 const REFUSED_PAUSE: Duration = Duration::from_millis(50);
@@ -22,8 +23,15 @@ const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: applicat
 
 /// Accepts until the shard stops, then closes the listener.
 pub async fn run(shard: Rc<Shard>, listener: Listener) {
+    let mut pace = Pace::new(shard.now(), shard.settings.accept_rate, shard.placement.count());
     while !shard.stopping.get() {
-        let accepted = async { Some(listener.accept().await) };
+        let accepted = async {
+            while let Err(pause) = pace.spend(shard.now()) {
+                shard.counters.accept_pauses.add_one();
+                sleep(pause).await;
+            }
+            Some(listener.accept().await)
+        };
         let stopped = async {
             shard.stopped.notified().await;
             None

@@ -27,6 +27,8 @@ pub(super) struct Counters {
     pub opened: Tally<2>,
     /// Sessions by polling that went on over a WebSocket: two connections became one.
     pub upgraded: Counter,
+    /// Waits before the next accept, as the rate is reached.
+    pub accept_pauses: Counter,
     /// By [`Refused`].
     pub refused: Tally<2>,
     /// Open now, by [`Transport`].
@@ -111,6 +113,7 @@ impl Default for Counters {
         Self {
             opened: Tally::default(),
             upgraded: Counter::default(),
+            accept_pauses: Counter::default(),
             refused: Tally::default(),
             transports: Levels::default(),
             received: Tally::default(),
@@ -133,6 +136,7 @@ impl Default for Counters {
 impl Counters {
     /// Adds what another shard counted; but for what is told by shard.
     pub fn merge(&self, other: &Self) {
+        self.accept_pauses.add(other.accept_pauses.get());
         self.refused.merge(&other.refused);
         self.received.merge(&other.received);
         self.malformed.add(other.malformed.get());

@@ -69,6 +69,8 @@ fn connections(samples: &[&Sample], counters: &Counters, page: &mut Page) {
         "Connections turned away with 503 before anything else.",
     )
     .each("reason", &Refused::NAMES, counters.refused.get());
+    let help = "Times that a shard let new connections wait in the kernel, as more come than it may accept at once.";
+    page.family("duet_accept_pauses_total", Kind::Counter, help).value(counters.accept_pauses.get() as f64);
 }
 
 fn events(counters: &Counters, counts: &Counts, page: &mut Page) {

@@ -36,6 +36,7 @@ mod flights;
 mod host;
 mod inbox;
 mod names;
+mod pace;
 mod places;
 mod polling;
 mod pulse;
@@ -85,6 +86,8 @@ pub struct Settings {
     pub domain: domain::Settings,
     pub api: api::Settings,
     pub encoding: wire::encoding::Settings,
+    /// Connections that all shards together accept per second; 0: any number.
+    pub accept_rate: u32,
     /// Cache lines of one shard.
     pub user_cache_max: usize,
     /// Cache lines of one shard.
