@@ -157,7 +157,9 @@ impl Client {
                 }
                 Output::Event(event) => self.transcript.push(format!("event {}", event.name())),
                 Output::Refused(text) => self.transcript.push(format!("refused {text}")),
-                Output::OverBudget(class) => self.transcript.push(format!("over budget {class:?}")),
+                Output::OverBudget { class, is_last } => {
+                    self.transcript.push(format!("over budget {class:?}{}", if is_last { ", the last" } else { "" }));
+                }
                 Output::Left(leave) => self.transcript.push(format!("left {leave:?}")),
                 Output::Close(reason) => self.transcript.push(format!("close {}", reason.as_str())),
             }
@@ -1078,7 +1080,11 @@ fn events_over_the_budget_of_their_class_are_refused_and_at_last_the_connection(
     let mut client = Client::connected();
     let chat = text(r#"42["room:chat",{"roomId":"x","text":"hi"}]"#);
     let (_, burst) = limits::CHAT;
-    let flood = |client: &mut Client, count: u32| (0..count).for_each(|_| drop(client.say(&chat)));
+    let flood = |client: &mut Client, count: u32| {
+        for _ in 0..count {
+            client.say(&chat);
+        }
+    };
     flood(&mut client, burst);
     assert_eq!(client.transcript.len(), burst as usize, "{:?}", client.transcript.last());
     assert!(client.transcript.iter().all(|line| line == "event room:chat"));
@@ -1090,7 +1096,8 @@ fn events_over_the_budget_of_their_class_are_refused_and_at_last_the_connection(
     client.say(&text(r#"42["queue:leave"]"#));
     assert_eq!(client.transcript.last().map(String::as_str), Some("event queue:leave"));
     client.transcript.clear();
-    assert_eq!(client.say(&chat).heard(), "41; bye 1008; over budget Chat; left Deliberate");
+    client.say(&chat).say(&chat).close(CloseReason::TooManyEvents);
+    assert_eq!(client.heard(), "over budget Chat, the last; 41; bye 1008; left Deliberate");
 }
 
 #[test]

@@ -80,8 +80,10 @@ pub(super) struct Budget {
 pub(super) enum Verdict {
     Granted,
     Refused,
-    /// Refused, and it has gone on for too long.
+    /// Refused, and it has gone on for too long: the last that is answered.
     Exhausted,
+    /// After that.
+    Ignored,
 }
 
 impl Budget {
@@ -112,8 +114,11 @@ impl Budget {
             *credit = rest;
             return Verdict::Granted;
         }
-        *refused = refused.saturating_add(1);
-        if *refused >= REFUSED_MAX { Verdict::Exhausted } else { Verdict::Refused }
+        if *refused == REFUSED_MAX {
+            return Verdict::Ignored;
+        }
+        *refused += 1;
+        if *refused == REFUSED_MAX { Verdict::Exhausted } else { Verdict::Refused }
     }
 }
 

@@ -48,7 +48,11 @@ pub enum Output {
     /// The client said something with a payload that the event does not take: answer `error` with this text.
     Refused(&'static str),
     /// The client says more of this class than it may: answer `error`, [`Output::TOO_MANY_EVENTS`]. The event is dropped.
-    OverBudget(EventClass),
+    OverBudget {
+        class: EventClass,
+        /// It has gone on for too long: close, once that is said.
+        is_last: bool,
+    },
     /// Once all before it is done, answer by [`super::Conn::acknowledge`].
     Acknowledge(Box<str>),
     /// The client of a [`Output::Connect`] is gone, unless that was refused: exactly once, before the close.

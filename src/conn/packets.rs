@@ -42,7 +42,7 @@ impl Socket {
     /// A whole text message.
     pub(super) fn text(&mut self, context: &mut Context, text: &str) -> Outcome {
         match self.dialect {
-            Dialect::Plain => self.event(context, ClientEvent::decode(text)),
+            Dialect::Plain => self.event(context, ClientEvent::decode(text)).map(|()| None),
             Dialect::Echo => {
                 self.write_text(context, &[text]);
                 Ok(None)
@@ -140,14 +140,13 @@ impl Socket {
                 }
             }
             socketio::Kind::Event if is_connected => {
-                let next = match packet.attachments {
+                match packet.attachments {
                     0 => self.event(context, ClientEvent::decode(packet.data))?,
                     _ => self.event(context, Err(Refusal::Malformed(NO_BINARY)))?,
-                };
-                if let Some(id) = packet.ack.filter(|_| next.is_none()) {
+                }
+                if let Some(id) = packet.ack {
                     context.outbox.push(Output::Acknowledge(id.into()));
                 }
-                return Ok(next);
             }
             socketio::Kind::Disconnect if is_connected => {
                 return Ok(Some(self.close(context, CloseReason::ClientDisconnect)));
@@ -159,7 +158,7 @@ impl Socket {
     }
 
     /// Hands up an event that is within the budget of its class; one that nobody listens to is ignored, but counts.
-    fn event(&mut self, context: &mut Context, said: Result<ClientEvent, Refusal>) -> Outcome {
+    fn event(&mut self, context: &mut Context, said: Result<ClientEvent, Refusal>) -> Result<(), Failure> {
         let class = said.as_ref().map_or(EventClass::Other, EventClass::of);
         let verdict = match said {
             Err(Refusal::NotAnEvent) => return Err(MALFORMED),
@@ -169,8 +168,9 @@ impl Socket {
             (Verdict::Granted, Ok(event)) => context.outbox.push(Output::Event(event)),
             (Verdict::Granted, Err(Refusal::Malformed(text))) => context.outbox.push(Output::Refused(text)),
             (Verdict::Granted, Err(_)) => {}
-            _ => context.outbox.push(Output::OverBudget(class)),
+            (Verdict::Ignored, _) => {}
+            (verdict, _) => context.outbox.push(Output::OverBudget { class, is_last: verdict == Verdict::Exhausted }),
         }
-        Ok((verdict == Verdict::Exhausted).then(|| self.close(context, CloseReason::TooManyEvents)))
+        Ok(())
     }
 }

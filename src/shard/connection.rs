@@ -176,10 +176,13 @@ impl Task {
                 self.shard.counters.malformed.add_one();
                 self.shard.send(self.shard.now(), self.id, &ServerEvent::Error { message });
             }
-            Output::OverBudget(class) => {
+            Output::OverBudget { class, is_last } => {
+                let now = self.shard.now();
                 self.shard.counters.over_budget.add_one(class as usize);
-                let refusal = ServerEvent::Error { message: Output::TOO_MANY_EVENTS };
-                self.shard.send(self.shard.now(), self.id, &refusal);
+                self.shard.send(now, self.id, &ServerEvent::Error { message: Output::TOO_MANY_EVENTS });
+                if is_last {
+                    self.with(|entry| entry.conn.close(now, CloseReason::TooManyEvents));
+                }
             }
             Output::Left(leave) => self.shard.handle(Input::Left { conn: self.id, leave }),
             other => return Some(other),

@@ -160,8 +160,13 @@ impl World {
             Output::Refused(message) => {
                 self.apply(at, Effect::Send { conn: id, event: ServerEvent::Error { message } })
             }
-            Output::OverBudget(_) => {
-                self.apply(at, Effect::Send { conn: id, event: ServerEvent::Error { message: Output::TOO_MANY_EVENTS } })
+            Output::OverBudget { is_last, .. } => {
+                let event = ServerEvent::Error { message: Output::TOO_MANY_EVENTS };
+                self.apply(at, Effect::Send { conn: id, event });
+                if is_last {
+                    let now = self.now;
+                    self.on_conn(id, |conn| conn.close(now, CloseReason::TooManyEvents));
+                }
             }
             Output::Left(leave) => {
                 self.oracle.leaves(id, leave);
