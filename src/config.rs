@@ -27,9 +27,12 @@ pub use self::reader::Source;
 pub use self::reading::{Reading, Setting};
 pub use self::system::System;
 
-use self::flags::{COMMAND, COMMANDS, DATABASE_URL, FLAGS, Flag, JSON, REDIS_URL, TURN_SECRET};
+use self::flags::{ADDRESS_CONNECTIONS, COMMAND, COMMANDS, DATABASE_URL, FLAGS, Flag, JSON, REDIS_URL, TURN_SECRET};
 use self::plan::Plan;
-use self::reader::{Reader, count, filter, is_origin, limit, metrics, network, origin, parsed, path, scheme, switch};
+use self::reader::{
+    CONNECTIONS_TOP, Reader, connections, count, filter, is_origin, limit, metrics, network, origin, parsed, path,
+    scheme, switch,
+};
 use crate::api::demo::Demo;
 use crate::api::settings::TURN_TTL_S;
 use crate::api::{Limits, TurnSettings};
@@ -85,6 +88,8 @@ pub struct Config {
     pub queue_list_max: usize,
     /// Of all clients, on all shards; over it new ones are turned away.
     pub connections_max: usize,
+    /// Of one address; 0 is any number.
+    pub address_connections_max: usize,
     /// Per second, on all shards.
     pub accept_rate: u32,
     /// Living ones of one user; over it the oldest is told and closed.
@@ -188,6 +193,7 @@ impl Config {
             api: self.api_settings(probe, shards, started_at),
             encoding: self.encoding_settings(),
             accept_rate: self.accept_rate,
+            address_connections_max: self.address_connections_max,
             user_cache_max: part(self.user_cache_max),
             session_cache_max: part(self.session_cache_max),
             sweep: Duration::from_secs(self.sweep_seconds),
@@ -373,7 +379,10 @@ fn read(reader: &mut Reader, system: &System, command: Command) -> Config {
         stun_urls: reader.list("stun-urls", "must start with stun: or stuns:", |url| scheme(url, ["stun:", "stuns:"])),
         limits: rate_limits(reader),
         queue_list_max: reader.number("queue-list-max", 1..=limits::QUEUE_LIST_TOP as u64),
-        connections_max: reader.number("connections-max", 1..=10_000_000),
+        connections_max: reader.number("connections-max", 1..=CONNECTIONS_TOP as u64),
+        address_connections_max: reader
+            .one(ADDRESS_CONNECTIONS, "must be auto or a number from 0", connections)
+            .unwrap_or(0),
         accept_rate: reader.number("accept-rate", 0..=RATE_MAX),
         user_connections_max: reader.number("user-connections-max", 1..=1_000),
         event_allowances: event_allowances(reader),

@@ -64,6 +64,16 @@ fn without_a_limit_on_events_there_is_none_on_any_class() {
 }
 
 #[test]
+fn an_address_has_half_of_the_places_where_the_proxies_are_known() {
+    let max = |words: &[&str]| parse(words).ok().map(|config| config.address_connections_max);
+    assert_eq!(max(&["--connections-max=1001"]), Some(0));
+    assert_eq!(max(&["--connections-max=1001", "--trusted-proxies=10.0.0.0/8"]), Some(501));
+    assert_eq!(max(&["--trusted-proxies=10.0.0.0/8", "--address-connections-max=0"]), Some(0));
+    assert_eq!(max(&["--address-connections-max=70"]), Some(70));
+    assert_eq!(errors(&["--address-connections-max=many"]).len(), 1);
+}
+
+#[test]
 fn every_flag_says_what_it_sets() {
     let Ok(config) = parse(&[
         "--host=::",

@@ -18,7 +18,7 @@ pub enum CloseReason {
     UnboundTimeout,
     /// Upgraded, but no Socket.IO CONNECT was accepted in time.
     ConnectTimeout,
-    /// The product refused the connection, in a dialect that has no other way to say so.
+    /// The product refused the connection, in a dialect that has no other way to say so, or for its address.
     ConnectRefused,
     /// A WebSocket that was to take a session over did not in time.
     UpgradeTimeout,

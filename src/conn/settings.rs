@@ -1,5 +1,7 @@
 //! What of a connection may be configured; one value shared by all connections of a shard.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 
 use crate::base::limits;
@@ -75,6 +77,11 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Whether this is the address of a trusted proxy.
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|network| network.contains(&address))
+    }
+
     /// What is spoken at `path`, if it is not an ordinary resource. A slash at the end makes no difference.
     pub fn dialect(&self, path: &str) -> Option<Dialect> {
         let path = path.strip_suffix('/').unwrap_or(path);

@@ -15,6 +15,7 @@ use crate::message::{ClientEvent, Delta, Leave, ServerEvent, UserMessage};
 
 mod accept;
 pub mod access;
+pub mod addresses;
 mod call;
 pub mod counts;
 pub mod directory;
@@ -54,11 +55,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self {
-            paywall: false,
-            user_connections_max: limits::USER_CONNECTIONS_MAX,
-            resume_ms: limits::RESUME_MS,
-        }
+        Self { paywall: false, user_connections_max: limits::USER_CONNECTIONS_MAX, resume_ms: limits::RESUME_MS }
     }
 }
 

@@ -123,14 +123,18 @@ impl Rates {
     }
 }
 
-fn subscriber(key: Key) -> Key {
-    let network = |address| match address {
+/// What a subscriber is known by: an IPv4 address, or the /64 of an IPv6 one.
+pub(super) fn network(address: IpAddr) -> IpAddr {
+    match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(v6) => {
             let [a, b, c, d, ..] = v6.segments();
             IpAddr::from([a, b, c, d, 0, 0, 0, 0])
         }
-    };
+    }
+}
+
+fn subscriber(key: Key) -> Key {
     match key {
         Key::Address(address) => Key::Address(network(address)),
         Key::Account(address, email) => Key::Account(network(address), email),

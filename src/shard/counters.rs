@@ -30,7 +30,7 @@ pub(super) struct Counters {
     /// Waits before the next accept, as the rate is reached.
     pub accept_pauses: Counter,
     /// By [`Refused`].
-    pub refused: Tally<2>,
+    pub refused: Tally<3>,
     /// Open now, by [`Transport`].
     pub transports: Levels<{ Transport::NAMES.len() }>,
     pub received: Tally<{ ClientEvent::NAMES.len() }>,
@@ -77,10 +77,12 @@ impl Opened {
 pub(super) enum Refused {
     Full,
     MemoryShort,
+    /// Its address has all that it may have.
+    Address,
 }
 
 impl Refused {
-    pub const NAMES: [&'static str; 2] = ["full", "memory_short"];
+    pub const NAMES: [&'static str; 3] = ["full", "memory_short", "address"];
 }
 
 impl From<NoPlace> for Refused {

@@ -88,7 +88,7 @@ mod tests {
     fn a_slow_reader_hears_the_newest_state_of_everybody_once() {
         let mut random = Random::from_seed(1);
         let (mut slots, mut directory) = (Slots::new(ShardId(0)), Directory::default());
-        let id = slots.insert(connected(), None);
+        let id = slots.insert(connected(), None, None);
         let entry = slots.get(id).unwrap();
         directory.watch(id);
         let users: Vec<UserId> = (0..50).map(|_| UserId::draw(&mut random)).collect();
@@ -120,7 +120,7 @@ mod tests {
     fn who_misses_too_many_is_closed() {
         let mut random = Random::from_seed(2);
         let mut slots = Slots::new(ShardId(0));
-        let id = slots.insert(connected(), None);
+        let id = slots.insert(connected(), None, None);
         let entry = slots.get(id).unwrap();
         let diff = Bytes::from(vec![b' '; 1_000]);
         let mut sent = 0;

@@ -16,6 +16,7 @@ use tokio::sync::{Notify, Semaphore};
 use crate::base::limits::COMPRESSIONS_MAX;
 use crate::base::placement::Placement;
 use crate::base::{Random, ShardId, Time};
+use crate::domain::addresses::Addresses;
 use crate::domain::rate::Rates;
 use crate::domain::{self, Domain, Input, Resumed};
 use crate::runtime::{Listener, Scratch, spawn_local};
@@ -23,6 +24,7 @@ use crate::wire::encoding::Spare;
 use crate::{api, conn, wire};
 
 mod accept;
+mod admission;
 mod apply;
 pub mod clock;
 mod connection;
@@ -88,6 +90,8 @@ pub struct Settings {
     pub encoding: wire::encoding::Settings,
     /// Connections that all shards together accept per second; 0: any number.
     pub accept_rate: u32,
+    /// Of one address, on all shards; 0: any number.
+    pub address_connections_max: usize,
     /// Cache lines of one shard.
     pub user_cache_max: usize,
     /// Cache lines of one shard.
@@ -111,6 +115,8 @@ pub(crate) struct Shard {
     sessions: Sessions,
     domain: RefCell<Domain>,
     rates: RefCell<Rates>,
+    /// Those whose home is here.
+    addresses: RefCell<Addresses>,
     timers: Timers,
     stores: Stores,
     mesh: Mesh,
@@ -144,6 +150,7 @@ pub async fn run(start: Start) {
         sessions: Sessions::default(),
         domain: RefCell::new(domain),
         rates: RefCell::default(),
+        addresses: RefCell::default(),
         timers: Timers::default(),
         stores: Stores::new(start.links, maxima, start.clock, counters.clone()),
         mesh: Mesh::new(start.senders),

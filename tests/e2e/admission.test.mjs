@@ -155,6 +155,48 @@ describe("admission", { concurrency: 2 }, () => {
       })));
   }
 
+  it("an address without a proxy has its limit, exactly, on 4 shards, and gets it back", TIMEOUT, () => serving({ shards: 4, "trusted-proxies": false, "address-connections-max": 50 }, async (server) => {
+    const [crowded, others] = await Promise.all(["127.0.0.2", "127.0.0.3"].map((from) => crowd(server, from === "127.0.0.2" ? 100 : 50, UPGRADE, { from })));
+    assert.deepEqual(count(crowded.map(({ answer }) => answer?.status)), { 101: 50, 429: 50 });
+    assert.deepEqual(count(others.map(({ answer }) => answer?.status)), { 101: 50 });
+    const { answer } = crowded.find(({ answer }) => answer.status === 429);
+    assert.deepEqual([answer.headers["retry-after"], JSON.parse(answer.body)], ["5", { error: "Too many connections from this address" }]);
+    assert.equal((await Scrape.of(server)).get('duet_connections_refused_total{reason="address"}'), 50);
+    assert.equal(told(server, "an address has all connections"), 1);
+    leave(crowded);
+    await eventually("the others are left", async () => (await admitted(server)) === 50);
+    const again = await crowd(server, 60, UPGRADE, { from: "127.0.0.2" });
+    assert.deepEqual(count(again.map(({ answer }) => answer?.status)), { 101: 50, 429: 10 });
+    leave([...again, ...others]);
+    await empty(server);
+  }));
+
+  for (const transport of ["socket.io", "/ws", "polling", "polling+websocket"]) {
+    it(`behind a trusted proxy it is the client's address that has a limit (${transport})`, TIMEOUT, () => serving({ shards: 4, "address-connections-max": 3 }, (server) =>
+      Cast.play(server, transport, async (cast) => {
+        const office = freshAddress();
+        const people = [];
+        for (let i = 0; i < 6; i++) {
+          const { account } = await cast.guest();
+          people.push(cast.connection({ ...account, address: office }));
+        }
+        const came = await Promise.all(people.map(async (person) => {
+          const opened = await person.open().then(() => true, (error) => /Too many connections|429/.test(error.message) || Promise.reject(error));
+          const heard = opened && (await Promise.race([person.next("auth:success").then(() => "in"), person.closed.then(() => "closed"), new Promise((resolve) => setTimeout(resolve, 1_500, "refused"))]));
+          return heard === "in";
+        }));
+        assert.equal(came.filter(Boolean).length, 3, `${came}`);
+        await (await cast.online()).settle();
+        const [first] = people.filter((_, index) => came[index]);
+        first.leave();
+        await eventually("there is room for one more", async () => {
+          const late = cast.connection({ ...people[came.indexOf(false)].account });
+          await late.open().catch(() => {});
+          return Promise.race([late.next("auth:success").then(() => true), new Promise((resolve) => setTimeout(resolve, 500, false))]);
+        });
+      })));
+  }
+
   it("who is nobody may not ask who he is without end", TIMEOUT, () => serving({ "event-rate": 1, "event-burst": 10 }, async (server) => {
     const socket = await LeanSocket.open(server.port);
     const answers = [];
