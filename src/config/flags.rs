@@ -30,7 +30,7 @@ pub(super) const FLAGS: [Flag; 69] = [
     flag("connections-max", "CONNECTIONS_MAX", "auto", "Open connections of all clients"),
     flag(ADDRESS_CONNECTIONS, "ADDRESS_CONNECTIONS_MAX", "auto", "Open connections of one address, of IPv6 one /64; 0 is no limit; auto is half of all where --trusted-proxies is set, else no limit"),
     flag("accept-rate", "ACCEPT_RATE", "10000", "Connections accepted per second, and at once; more wait in the kernel's backlog, up to 4096 for each shard; 0 is no limit"),
-    flag("user-connections-max", "USER_CONNECTIONS_MAX", "2", "Open connections of one user, such as tabs; the oldest that is in no call makes room"),
+    flag("user-connections-max", "USER_CONNECTIONS_MAX", "2", "Open connections of one user, such as tabs; the oldest makes room, one that is in a call last"),
     flag("event-rate", "EVENT_RATE", "100", "Events a connection may send per second in the long run, signals (rtc:) and others apart; 0 is no limit, nor on chat and invites"),
     flag("event-burst", "EVENT_BURST", "500", "The same at once"),
     flag("chat-rate", "CHAT_RATE", "10", "Chat messages and socials a connection may send per second in the long run; 0 is no limit"),

@@ -71,7 +71,7 @@ impl Domain {
             engaged.joined
         });
         user.sockets.reserve_exact(1);
-        user.sockets.push(Socket { conn, token: login.token, stance, in_room });
+        user.sockets.push(Socket { conn, token: login.token, stance, in_room, entered: false });
         if stance.queued {
             self.directory.watch(conn);
         }

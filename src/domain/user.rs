@@ -31,6 +31,8 @@ pub struct Socket {
     pub stance: Stance,
     /// Whether it is in the room of the user's call.
     pub in_room: bool,
+    /// Whether it went there itself: who is in a call when a connection of his begins is in the room with that one, too.
+    pub entered: bool,
 }
 
 /// What a connection said of its presence.
@@ -160,11 +162,11 @@ impl User {
             && !self.published.available
     }
 
-    /// The connection that must go if there are more than `max`: the oldest, but one in the room of a call only for want
-    /// of others, and never the newest.
+    /// The connection that must go if there are more than `max`: the oldest, but one that entered the room of the call only
+    /// for want of others, and never the newest.
     pub fn surplus(&self, max: usize) -> Option<ConnId> {
         let (_newest, older) = self.sockets.split_last()?;
-        let found = older.iter().find(|socket| !socket.in_room).or(older.first());
+        let found = older.iter().find(|socket| !socket.entered).or(older.first());
         found.filter(|_| self.sockets.len() > max).map(|socket| socket.conn)
     }
 

@@ -73,11 +73,8 @@ fn connections(samples: &[&Sample], counters: &Counters, page: &mut Page) {
 }
 
 fn events(counters: &Counters, counts: &Counts, page: &mut Page) {
-    page.family("duet_events_received_total", Kind::Counter, "Events from clients, by name.").each(
-        "event",
-        &ClientEvent::NAMES,
-        counters.received.get(),
-    );
+    page.family("duet_events_received_total", Kind::Counter, "Events from clients within their budgets, by name.")
+        .each("event", &ClientEvent::NAMES, counters.received.get());
     page.family("duet_events_malformed_total", Kind::Counter, "Known events with a payload that they do not take.")
         .value(counters.malformed.get() as f64);
     page.family(

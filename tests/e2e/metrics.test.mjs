@@ -180,7 +180,7 @@ describe("metrics", { concurrency: 3 }, () => {
       'duet_events_over_budget_total{class="other"}': 4,
       'duet_events_over_budget_total{class="chat"}': 0,
       duet_events_malformed_total: 1,
-      'duet_events_received_total{event="queue:leave"}': 9,
+      'duet_events_received_total{event="queue:leave"}': 5,
       'duet_events_sent_total{event="error"}': 5,
     });
     const crowd = [];

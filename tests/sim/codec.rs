@@ -123,6 +123,7 @@ pub struct Fields {
     pub timestamp: Option<u64>,
     pub socials: Option<std::collections::BTreeMap<String, String>>,
     pub session_id: Option<String>,
+    pub message: Option<String>,
 }
 
 /// Puts the bytes that came in together to what was said; complains of what the contract does not allow.
