@@ -119,11 +119,12 @@ pub struct Fields {
     pub answer: Option<Box<RawValue>>,
     pub candidate: Option<Box<RawValue>>,
     pub from: Option<UserId>,
+    /// Of a line of chat, or an `error`.
+    #[serde(alias = "message")]
     pub text: Option<String>,
     pub timestamp: Option<u64>,
     pub socials: Option<std::collections::BTreeMap<String, String>>,
     pub session_id: Option<String>,
-    pub message: Option<String>,
 }
 
 /// Puts the bytes that came in together to what was said; complains of what the contract does not allow.
