@@ -11,7 +11,6 @@ mod service;
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -27,7 +26,7 @@ use crate::runtime::{
     usable_cpus,
 };
 use crate::shard::clock::Clock;
-use crate::shard::{self, Envelope, Links, Start, abort_on_shared_panic};
+use crate::shard::{self, Envelope, Links, Places, Start, abort_on_shared_panic};
 use crate::telemetry::logs;
 use crate::telemetry::manager::Level;
 use crate::telemetry::memory::Memory;
@@ -61,8 +60,7 @@ pub fn run(config: &Config) -> Result<(), String> {
     let pool = hashing::start(&config.hashing_settings()).map_err(|error| error.to_string())?;
     let links = Links { store: store.link(), hasher: pool.hasher() };
     let placement = Placement::new(shards);
-    let open = Arc::new(AtomicUsize::new(0));
-    let refusing = Arc::new(AtomicBool::new(false));
+    let places = Arc::new(Places::new(config.connections_max));
     let settings = Arc::new(config.shard_settings(&probe, shards, clock.now()));
     let (senders, inboxes) = shard::inboxes(placement);
     let mut handover = running::Handover::new(store.link(), placement);
@@ -81,16 +79,14 @@ pub fn run(config: &Config) -> Result<(), String> {
             settings: settings.clone(),
             resumed,
             has_others: handover.has_others,
-            open: open.clone(),
-            refusing: refusing.clone(),
+            places: places.clone(),
         };
         let cpu = cpus[index % cpus.len()].filter(|_| usize::from(shards) <= cpus.len());
         let thread = spawn_shard(probe.kind, format!("shard-{index}"), cpu, move || shard::run(start));
         threads.push(thread.map_err(|error| format!("shard {index} cannot start: {error}"))?);
     }
     let facts = Facts::new(config, &probe, descriptors, clock);
-    let metrics =
-        metrics.map(|listener| listener.serve(facts, senders.clone(), store.link(), (open, refusing.clone())));
+    let metrics = metrics.map(|listener| listener.serve(facts, senders.clone(), store.link(), places.clone()));
     let whereabouts =
         Whereabouts { bound, metrics: metrics.as_ref().map(metrics::Server::address), probe: &probe, descriptors };
     if is_json {
@@ -101,7 +97,7 @@ pub fn run(config: &Config) -> Result<(), String> {
     // A start that fails says only why.
     config.warnings.iter().for_each(|line| tracing::warn!("{line}"));
     let status = format!("serving on {bound}: {shards} shards, {}, {}", probe.kind, config.store_description());
-    let meanwhile = async { tokio::join!(watch_memory(&senders, config, &refusing), handover.watch(&senders)).0 };
+    let meanwhile = async { tokio::join!(watch_memory(&senders, config, &places), handover.watch(&senders)).0 };
     wait_and_stop(&senders, threads, Duration::from_secs(config.drain_seconds), &status, meanwhile, metrics)?;
     pool.stop();
     store.stop();
@@ -182,7 +178,7 @@ impl Whereabouts<'_> {
 /// Reads the process's memory on a timer; what the allocator hoards goes back. When it is short the shards shrink,
 /// and while that is not enough they turn new connections away: better than to be ended by the kernel with all that
 /// run. A change of level is logged.
-async fn watch_memory(senders: &[mpsc::Sender<Envelope>], config: &Config, refusing: &AtomicBool) {
+async fn watch_memory(senders: &[mpsc::Sender<Envelope>], config: &Config, places: &Places) {
     let (limit, thresholds) = (config.memory_limit, config.memory_thresholds);
     let period = Duration::from_secs(config.memory_seconds);
     let mut last = Level::Ok;
@@ -198,7 +194,7 @@ async fn watch_memory(senders: &[mpsc::Sender<Envelope>], config: &Config, refus
             memory = Memory::read();
             level = Level::of(memory.resident, limit, thresholds);
         }
-        refusing.store(level == Level::Critical, Ordering::Relaxed);
+        places.refuse(level == Level::Critical);
         let (line, Memory { allocated, mapped, .. }) = (level.line(memory.resident, limit), memory);
         match level {
             _ if level == last => tracing::debug!(allocated, mapped, "{line}"),

@@ -27,13 +27,17 @@ pub use self::reader::Source;
 pub use self::reading::{Reading, Setting};
 pub use self::system::System;
 
-use self::flags::{COMMAND, COMMANDS, DATABASE_URL, FLAGS, Flag, JSON, REDIS_URL, TURN_SECRET};
+use self::flags::{ADDRESS_CONNECTIONS, COMMAND, COMMANDS, DATABASE_URL, FLAGS, Flag, JSON, REDIS_URL, TURN_SECRET};
 use self::plan::Plan;
-use self::reader::{Reader, count, filter, is_origin, limit, metrics, network, origin, parsed, path, scheme, switch};
+use self::reader::{
+    CONNECTIONS_TOP, Reader, connections, count, filter, is_origin, limit, metrics, network, origin, parsed, path,
+    scheme, switch,
+};
 use crate::api::demo::Demo;
 use crate::api::settings::TURN_TTL_S;
 use crate::api::{Limits, TurnSettings};
 use crate::base::{Time, limits};
+use crate::conn::{Allowance, Allowances};
 use crate::runtime::Choice;
 use crate::runtime::probe::Probe;
 use crate::store::postgres::Address;
@@ -84,12 +88,14 @@ pub struct Config {
     pub queue_list_max: usize,
     /// Of all clients, on all shards; over it new ones are turned away.
     pub connections_max: usize,
+    /// Of one address; 0 is any number.
+    pub address_connections_max: usize,
+    /// Per second, on all shards.
+    pub accept_rate: u32,
     /// Living ones of one user; over it the oldest is told and closed.
     pub user_connections_max: usize,
-    /// Events of one connection per second, in the long run.
-    pub event_rate: u32,
-    /// Events of one connection at once.
-    pub event_burst: u32,
+    /// Of one connection.
+    pub event_allowances: Allowances,
     pub ping_interval_ms: u64,
     pub ping_timeout_ms: u64,
     pub unbound_timeout_ms: u64,
@@ -186,7 +192,8 @@ impl Config {
             domain: self.domain_settings(),
             api: self.api_settings(probe, shards, started_at),
             encoding: self.encoding_settings(),
-            connections_max: self.connections_max,
+            accept_rate: self.accept_rate,
+            address_connections_max: self.address_connections_max,
             user_cache_max: part(self.user_cache_max),
             session_cache_max: part(self.session_cache_max),
             sweep: Duration::from_secs(self.sweep_seconds),
@@ -206,6 +213,7 @@ impl Config {
             engine_path: self.socket_path.clone(),
             deflate: Policy { level: self.deflate_level, context_takeover: self.deflate_context_takeover },
             deflate_bytes_min: self.deflate_threshold,
+            allowances: self.event_allowances,
             is_conformance_target: self.is_conformance_target,
             trusted_proxies: self.trusted_proxies.clone(),
             ..conn::Settings::default()
@@ -217,8 +225,6 @@ impl Config {
         domain::Settings {
             paywall: self.paywall,
             user_connections_max: self.user_connections_max,
-            event_rate: self.event_rate,
-            event_burst: self.event_burst,
             resume_ms: self.resume_seconds * 1000,
         }
     }
@@ -373,10 +379,13 @@ fn read(reader: &mut Reader, system: &System, command: Command) -> Config {
         stun_urls: reader.list("stun-urls", "must start with stun: or stuns:", |url| scheme(url, ["stun:", "stuns:"])),
         limits: rate_limits(reader),
         queue_list_max: reader.number("queue-list-max", 1..=limits::QUEUE_LIST_TOP as u64),
-        connections_max: reader.number("connections-max", 1..=10_000_000),
+        connections_max: reader.number("connections-max", 1..=CONNECTIONS_TOP as u64),
+        address_connections_max: reader
+            .one(ADDRESS_CONNECTIONS, "must be auto or a number from 0", connections)
+            .unwrap_or(0),
+        accept_rate: reader.number("accept-rate", 0..=RATE_MAX),
         user_connections_max: reader.number("user-connections-max", 1..=1_000),
-        event_rate: reader.number("event-rate", 0..=RATE_MAX),
-        event_burst: reader.number("event-burst", 1..=RATE_MAX),
+        event_allowances: event_allowances(reader),
         ping_interval_ms: reader.number("ping-interval-ms", 100..=HOUR_MS),
         ping_timeout_ms: reader.number("ping-timeout-ms", 100..=HOUR_MS),
         unbound_timeout_ms: reader.number("unbound-timeout-ms", 100..=HOUR_MS),
@@ -419,6 +428,18 @@ fn rate_limits(reader: &mut Reader) -> Limits {
         reader.number("api-per-minute", 0..=RATE_MAX),
         reader.number("turn-per-hour", 0..=RATE_MAX),
     )
+}
+
+/// A rate of 0 for events lifts every limit on them, as does one for chat or invites on these.
+fn event_allowances(reader: &mut Reader) -> Allowances {
+    let mut read = |rate, burst| Allowance {
+        per_second: reader.number(rate, 0..=RATE_MAX),
+        burst: reader.number(burst, 1..=RATE_MAX),
+    };
+    let usual = read("event-rate", "event-burst");
+    let own = [read("chat-rate", "chat-burst"), read("invite-rate", "invite-burst")];
+    let [chat, invites] = if usual.per_second == 0 { [usual; 2] } else { own };
+    [usual, chat, invites, usual]
 }
 
 fn thresholds(reader: &mut Reader) -> Thresholds {

@@ -157,6 +157,9 @@ impl Client {
                 }
                 Output::Event(event) => self.transcript.push(format!("event {}", event.name())),
                 Output::Refused(text) => self.transcript.push(format!("refused {text}")),
+                Output::OverBudget { class, is_last } => {
+                    self.transcript.push(format!("over budget {class:?}{}", if is_last { ", the last" } else { "" }));
+                }
                 Output::Left(leave) => self.transcript.push(format!("left {leave:?}")),
                 Output::Close(reason) => self.transcript.push(format!("close {}", reason.as_str())),
             }
@@ -1070,6 +1073,44 @@ fn the_server_closes_in_order() {
     asked.say(&get("/")).close(CloseReason::ServerShutdown);
     assert_eq!(asked.respond(200).heard(), "Get /; 200; close server_shutdown");
     assert_eq!(Client::new().close(CloseReason::ServerShutdown).heard(), "close server_shutdown");
+}
+
+#[test]
+fn events_over_the_budget_of_their_class_are_refused_and_at_last_the_connection() {
+    let mut client = Client::connected();
+    let chat = text(r#"42["room:chat",{"roomId":"x","text":"hi"}]"#);
+    let (_, burst) = limits::CHAT;
+    let flood = |client: &mut Client, count: u32| {
+        for _ in 0..count {
+            client.say(&chat);
+        }
+    };
+    flood(&mut client, burst);
+    assert_eq!(client.transcript.len(), burst as usize, "{:?}", client.transcript.last());
+    assert!(client.transcript.iter().all(|line| line == "event room:chat"));
+    client.transcript.clear();
+    client.say(&text(r#"421["room:chat",{"roomId":"x","text":"hi"}]"#)).say(&text(r#"42["queue:join"]"#));
+    assert_eq!(client.heard(), "over budget Chat; acknowledge 1; 431[]; event queue:join");
+    client.transcript.clear();
+    flood(&mut client, 198);
+    client.say(&text(r#"42["queue:leave"]"#));
+    assert_eq!(client.transcript.last().map(String::as_str), Some("event queue:leave"));
+    client.transcript.clear();
+    client.say(&chat).say(&chat).close(CloseReason::TooManyEvents);
+    assert_eq!(client.heard(), "over budget Chat, the last; 41; bye 1008; left Deliberate");
+}
+
+#[test]
+fn what_is_no_event_that_is_known_has_a_budget_too() {
+    let mut client = Client::plain();
+    client.say(&text(r#"["auth",{}]"#));
+    client.transcript.clear();
+    let (_, burst) = limits::OTHER_EVENTS;
+    for said in ["[\"nobody:listens\"]", "[\"call:invite\"]"].iter().cycle().take(burst as usize) {
+        client.say(&text(said));
+    }
+    client.transcript.clear();
+    assert_eq!(client.say(&text("[\"nobody:listens\"]")).heard(), "over budget Other");
 }
 
 #[test]

@@ -208,7 +208,7 @@ pub async fn log_in<H: Host>(call: &Call<'_, H>) -> Result<Response, ApiError> {
     let limit = call.settings().limits.auth_failures;
     let meter = Meter { bucket: Bucket::LoginFailure, key, limit, limited: Limited::LogIns };
     let attempt = async { answer(attempt_log_in(call, &body, email).await) };
-    Ok(limit::failures(call, meter, attempt).await)
+    Ok(limit::attempts(call, meter, attempt).await)
 }
 
 /// The log-in within its window. The store ends the other sessions before their connections are told, and both

@@ -77,6 +77,8 @@ pub enum ApiError {
     Unavailable,
     /// As many connections are open as may be: 503.
     AtCapacity,
+    /// The client's address has all the connections that it may have.
+    AddressCrowded,
 }
 
 /// Which rate limit; selects the text.
@@ -125,7 +127,9 @@ impl ApiError {
             Self::TooMany(_, quota) => quota.mark(response).header("Retry-After", quota.reset_s.to_string()),
             Self::Busy => response.header("Retry-After", BUSY_RETRY_S.to_string()),
             Self::UnsupportedCoding => response.header("Accept-Encoding", "identity"),
-            Self::Unavailable | Self::AtCapacity => response.header("Retry-After", UNAVAILABLE_RETRY_S.to_string()),
+            Self::Unavailable | Self::AtCapacity | Self::AddressCrowded => {
+                response.header("Retry-After", UNAVAILABLE_RETRY_S.to_string())
+            }
             _ => response,
         }
     }
@@ -164,6 +168,7 @@ impl ApiError {
             Self::UnsupportedCoding => (415, "Compressed request bodies are not supported"),
             Self::Unavailable => (503, "Service temporarily unavailable"),
             Self::AtCapacity => (503, "Server is at capacity"),
+            Self::AddressCrowded => (429, "Too many connections from this address"),
             Self::Internal => (500, "Internal error"),
         }
     }
@@ -198,7 +203,9 @@ impl ApiError {
                 let message = Some("The server is busy. Please try again in a moment.");
                 Body { message, retry_after: Some(BUSY_RETRY_S), ..body }
             }
-            Self::Unavailable | Self::AtCapacity => Body { retry_after: Some(UNAVAILABLE_RETRY_S), ..body },
+            Self::Unavailable | Self::AtCapacity | Self::AddressCrowded => {
+                Body { retry_after: Some(UNAVAILABLE_RETRY_S), ..body }
+            }
             _ => body,
         }
     }

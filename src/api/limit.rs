@@ -1,7 +1,7 @@
 //! How often who may ask (contract 2.3, D27, D35). The windows themselves live at their keys' homes, behind the host.
 //!
-//! Two ways of counting: every request ([`spend`]), or only those that failed ([`failures`]). Both tell where the
-//! client stands by the `RateLimit-…` headers.
+//! Three ways of counting: every request ([`spend`]), or only those that failed, exactly ([`attempts`]) or once they
+//! have ([`failures`]). All tell where the client stands by the `RateLimit-…` headers.
 
 use crate::base::Time;
 use crate::domain::rate::{Action, Bucket, Key, Limit, Standing};
@@ -108,8 +108,27 @@ pub async fn spend<H: Host>(call: &Call<'_, H>, meter: Meter) -> Result<Option<Q
     Ok(Some(quota))
 }
 
-/// Runs `handler` unless too many have failed before, and counts it if it fails. Refusals by a limit and faults of
-/// this server are nobody's failures.
+/// Runs `handler` unless too many have failed, or may yet: it counts from the start, and is taken back if it succeeds, so
+/// that of many attempts at once no more than the limit are made. For keys that nobody uses many times at once.
+pub async fn attempts<H: Host>(call: &Call<'_, H>, meter: Meter, handler: impl Future<Output = Response>) -> Response {
+    let Meter { bucket, key, limit, limited } = meter;
+    if limit.max == 0 {
+        return handler.await;
+    }
+    let counted = call.host.rate(call.address, bucket, key.clone(), limit, Action::Count).await;
+    if counted.used > limit.max {
+        call.host.rate(call.address, bucket, key, limit, Action::Uncount).await;
+        call.host.limited(bucket);
+        return ApiError::TooMany(limited, Quota::new(call.now(), &counted)).response();
+    }
+    let response = handler.await;
+    let action = if has_failed(&response) { Action::Look } else { Action::Uncount };
+    let after = call.host.rate(call.address, bucket, key, limit, action).await;
+    Quota::new(call.now(), &after).mark(response)
+}
+
+/// Runs `handler` unless too many have failed before, and counts it if it fails. An address may be a whole office, whose
+/// requests at the same moment are not held against each other: some more than the limit may fail at once.
 pub async fn failures<H: Host>(call: &Call<'_, H>, meter: Meter, handler: impl Future<Output = Response>) -> Response {
     let Meter { bucket, key, limit, limited } = meter;
     if limit.max == 0 {
@@ -121,8 +140,12 @@ pub async fn failures<H: Host>(call: &Call<'_, H>, meter: Meter, handler: impl F
         return ApiError::TooMany(limited, Quota::new(call.now(), &before)).response();
     }
     let response = handler.await;
-    let failed = (400..500).contains(&response.status) && response.status != 429;
-    let action = if failed { Action::Count } else { Action::Look };
+    let action = if has_failed(&response) { Action::Count } else { Action::Look };
     let after = call.host.rate(call.address, bucket, key, limit, action).await;
     Quota::new(call.now(), &after).mark(response)
+}
+
+/// Refusals by a limit and faults of this server are nobody's failures.
+fn has_failed(response: &Response) -> bool {
+    (400..500).contains(&response.status) && response.status != 429
 }

@@ -66,8 +66,17 @@ pub const ATTACHMENTS_MAX: usize = 10;
 pub const ATTACHMENTS_TIMEOUT_MS: u64 = 10_000;
 /// Time for the peer to answer a WebSocket close frame before the socket is closed anyway (RFC 6455 7.1.1).
 pub const CLOSE_TIMEOUT_MS: u64 = 2_000;
-/// Living connections of one user; over it the oldest is told and closed.
-pub const USER_CONNECTIONS_MAX: usize = 8;
+/// Events of a connection that set picture and sound up: per second in the long run, and at once (contract 8, D39). A
+/// browser has some dozens of candidates for each offer. Over it they are refused, and at last the connection.
+pub const SIGNALS: (u32, u32) = (100, 500);
+/// The same of chat and socials: people type slower.
+pub const CHAT: (u32, u32) = (10, 100);
+/// The same of all about invites.
+pub const INVITES: (u32, u32) = (5, 50);
+/// The same of all other events.
+pub const OTHER_EVENTS: (u32, u32) = (100, 500);
+/// Living connections of one user (contract 4.5); over it the oldest is told and closed.
+pub const USER_CONNECTIONS_MAX: usize = 2;
 
 /// Shortest and longest wanted duration of a call, seconds (contract 4.1); 1..59 are raised (Decided 2).
 pub const CALL_SECONDS_MIN: u32 = 60;

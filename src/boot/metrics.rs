@@ -7,7 +7,6 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -25,7 +24,7 @@ use crate::message::store::{Reply, Request, Standing};
 use crate::runtime::probe::Probe;
 use crate::runtime::{Kind as Runtime, Processor, processor_time};
 use crate::shard::clock::Clock;
-use crate::shard::{Envelope, Sample, describe};
+use crate::shard::{Envelope, Places, Sample, describe};
 use crate::telemetry::exposition::{CONTENT_TYPE, Kind, Page};
 use crate::telemetry::manager::{Level, Thresholds};
 use crate::telemetry::memory::Memory;
@@ -65,9 +64,7 @@ struct Gatherer {
     facts: Facts,
     shards: Vec<mpsc::Sender<Envelope>>,
     store: Link<Request, Reply>,
-    /// Connections of the whole process, and whether new ones are turned away.
-    open: Arc<AtomicUsize>,
-    refusing: Arc<AtomicBool>,
+    places: Arc<Places>,
     /// A shard that does not answer is told as it was: a sum that fell would look like a restart.
     last: Vec<Option<Box<Sample>>>,
 }
@@ -124,10 +121,10 @@ impl Bound {
         facts: Facts,
         shards: Vec<mpsc::Sender<Envelope>>,
         store: Link<Request, Reply>,
-        (open, refusing): (Arc<AtomicUsize>, Arc<AtomicBool>),
+        places: Arc<Places>,
     ) -> Server {
         let last = shards.iter().map(|_| None).collect();
-        Server { bound: self, gatherer: Gatherer { facts, shards, store, open, refusing, last } }
+        Server { bound: self, gatherer: Gatherer { facts, shards, store, places, last } }
     }
 }
 
@@ -272,7 +269,7 @@ impl Gatherer {
             Kind::Gauge,
             "Connections held against the limit, those that close too.",
         )
-        .value(self.open.load(Ordering::Relaxed) as f64);
+        .value(self.places.taken() as f64);
         page.family("duet_connections_limit", Kind::Gauge, "Connections that may be open.")
             .value(facts.connections_max as f64);
         page.family(
@@ -280,7 +277,7 @@ impl Gatherer {
             Kind::Gauge,
             "1 while new connections are refused for want of memory.",
         )
-        .value(f64::from(u8::from(self.refusing.load(Ordering::Relaxed))));
+        .value(f64::from(u8::from(self.places.is_refusing())));
     }
 }
 

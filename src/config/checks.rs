@@ -3,8 +3,8 @@
 //! Every check is made, whatever the others found. An error keeps the server from starting; a warning is told at every
 //! start. In production what is only a warning elsewhere may be an error. Not here: the form of single values.
 
-use super::flags::{ALLOWED_ORIGINS, DATABASE_URL, REDIS_URL, TURN_SECRET, find};
-use super::reader::{Reader, Source};
+use super::flags::{ADDRESS_CONNECTIONS, ALLOWED_ORIGINS, DATABASE_URL, REDIS_URL, TURN_SECRET, find};
+use super::reader::{AUTO, Reader, Source};
 use super::secrets::{password_weakness, weakness};
 use super::{Config, System};
 
@@ -21,6 +21,7 @@ pub(super) fn check(mut config: Config, reader: &mut Reader, system: &System) ->
     threads(&config, reader, system);
     outbox(&mut config, reader);
     descriptors(&mut config, reader, system);
+    addresses(&mut config, reader);
     caches(&config, reader);
     proxies(&config, reader);
     secrets(&config, reader);
@@ -149,6 +150,18 @@ fn descriptors(config: &mut Config, reader: &mut Reader, system: &System) {
     }
     config.connections_max = possible as usize;
     reader.adjust("connections-max", format!("{possible} (of {asked})"));
+}
+
+/// Where the proxies are known, addresses are those of clients, and none takes all places. Where they are not, an address
+/// may be a proxy, with all clients behind it.
+fn addresses(config: &mut Config, reader: &mut Reader) {
+    if reader.text(ADDRESS_CONNECTIONS) != AUTO {
+        return;
+    }
+    if !config.trusted_proxies.is_empty() {
+        config.address_connections_max = config.connections_max.div_ceil(2);
+    }
+    reader.adjust(ADDRESS_CONNECTIONS, format!("{} (auto)", config.address_connections_max));
 }
 
 fn caches(config: &Config, reader: &mut Reader) {

@@ -4,7 +4,7 @@
 
 /// Every flag, in the order of `--help`. Bounds stand where they are read.
 #[rustfmt::skip]
-pub(super) const FLAGS: [Flag; 63] = [
+pub(super) const FLAGS: [Flag; 69] = [
     flag("plan", "PLAN", "auto", "512mb, 1gb, 2gb, 4gb, 8gb, or auto: the largest that fits; sets every value that says auto"),
     flag("port", "PORT", "3001", "TCP port; 0 lets the system choose one"),
     flag("host", "HOST", "0.0.0.0", "Address to listen on; :: is all addresses, IPv4 and IPv6"),
@@ -28,9 +28,15 @@ pub(super) const FLAGS: [Flag; 63] = [
     flag("turn-per-hour", "TURN_PER_HOUR", "60", "TURN credentials of one user; 0 is no limit"),
     flag("queue-list-max", "QUEUE_LIST_MAX", "200", "People listed by /room/queue at once; of more a sample is shown"),
     flag("connections-max", "CONNECTIONS_MAX", "auto", "Open connections of all clients"),
-    flag("user-connections-max", "USER_CONNECTIONS_MAX", "8", "Open connections of one user; the oldest makes room"),
-    flag("event-rate", "EVENT_RATE", "100", "Events a connection may send per second in the long run; 0 is no limit"),
-    flag("event-burst", "EVENT_BURST", "500", "Events a connection may send at once"),
+    flag(ADDRESS_CONNECTIONS, "ADDRESS_CONNECTIONS_MAX", "auto", "Open connections of one address, of IPv6 one /64; 0 is no limit; auto is half of all where --trusted-proxies is set, else no limit"),
+    flag("accept-rate", "ACCEPT_RATE", "10000", "Connections accepted per second, and at once; more wait in the kernel's backlog, up to 4096 for each shard; 0 is no limit"),
+    flag("user-connections-max", "USER_CONNECTIONS_MAX", "2", "Open connections of one user, such as tabs; the oldest makes room, one that is in a call last"),
+    flag("event-rate", "EVENT_RATE", "100", "Events a connection may send per second in the long run, signals (rtc:) and others apart; 0 is no limit, nor on chat and invites"),
+    flag("event-burst", "EVENT_BURST", "500", "The same at once"),
+    flag("chat-rate", "CHAT_RATE", "10", "Chat messages and socials a connection may send per second in the long run; 0 is no limit"),
+    flag("chat-burst", "CHAT_BURST", "100", "The same at once"),
+    flag("invite-rate", "INVITE_RATE", "5", "Events about invites a connection may send per second in the long run; 0 is no limit"),
+    flag("invite-burst", "INVITE_BURST", "50", "The same at once"),
     flag("ping-interval-ms", "PING_INTERVAL_MS", "25000", "Pause between heartbeats, ms"),
     flag("ping-timeout-ms", "PING_TIMEOUT_MS", "60000", "Time to answer a heartbeat, ms"),
     flag("unbound-timeout-ms", "UNBOUND_TIMEOUT_MS", "30000", "Time to authenticate a connection, ms"),
@@ -125,6 +131,8 @@ pub(super) const ALLOWED_ORIGINS: &str = "allowed-origins";
 pub(super) const TURN_SECRET: &str = "turn-secret";
 /// The same.
 pub(super) const DATABASE_URL: &str = "database-url";
+/// What `auto` is depends on other settings.
+pub(super) const ADDRESS_CONNECTIONS: &str = "address-connections-max";
 /// Where a service manager leaves secrets.
 pub(super) const CREDENTIALS: &str = "credentials-directory";
 /// Refused when set: two instances without a common Redis would each see half of the users. Not in `--help`.

@@ -18,6 +18,8 @@ use crate::store::postgres::Address;
 
 /// Leaves a value to the plan or the machine.
 pub(super) const AUTO: &str = "auto";
+/// More than any process has.
+pub(super) const CONNECTIONS_TOP: usize = 10_000_000;
 
 /// More memory than any machine has, MiB.
 const MEBIBYTES_TOP: u64 = 1 << 40;
@@ -190,6 +192,14 @@ pub(super) fn limit(text: &str) -> Option<Option<u64>> {
     match text {
         AUTO => Some(None),
         number => parsed(number).filter(|mib| (1..=MEBIBYTES_TOP).contains(mib)).map(Some),
+    }
+}
+
+/// A number of connections; what `auto` is shows later.
+pub(super) fn connections(text: &str) -> Option<usize> {
+    match text {
+        AUTO => Some(0),
+        number => parsed(number).filter(|count| *count <= CONNECTIONS_TOP),
     }
 }
 

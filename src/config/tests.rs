@@ -39,7 +39,6 @@ fn the_defaults_are_those_of_the_layers() {
     assert_eq!(format!("{conn:?}"), format!("{usual:?}"), "all but what the plan sets");
     assert_eq!(config.user_connections_max, limits::USER_CONNECTIONS_MAX);
     let (usual, domain) = (domain::Settings::default(), config.domain_settings());
-    assert_eq!((domain.event_rate, domain.event_burst), (usual.event_rate, usual.event_burst));
     assert_eq!(domain.resume_ms, usual.resume_ms);
     let (usual, hashing) = (hashing::Settings::default(), config.hashing_settings());
     assert_eq!((hashing.threads, hashing.memory_kib), (1, usual.memory_kib));
@@ -55,6 +54,23 @@ fn the_defaults_are_those_of_the_layers() {
     assert_eq!(config.allowed_origins, usual.allowed_origins);
     assert_eq!(config.queue_list_max, usual.queue_list_max);
     assert_eq!(format!("{:?}", config.limits), format!("{:?}", usual.limits));
+}
+
+#[test]
+fn without_a_limit_on_events_there_is_none_on_any_class() {
+    let rates = |words: &[&str]| parse(words).ok().map(|config| config.event_allowances.map(|class| class.per_second));
+    assert_eq!(rates(&["--event-rate=7", "--chat-rate=3", "--invite-rate=0"]), Some([7, 3, 0, 7]));
+    assert_eq!(rates(&["--event-rate=0"]), Some([0; 4]));
+}
+
+#[test]
+fn an_address_has_half_of_the_places_where_the_proxies_are_known() {
+    let max = |words: &[&str]| parse(words).ok().map(|config| config.address_connections_max);
+    assert_eq!(max(&["--connections-max=1001"]), Some(0));
+    assert_eq!(max(&["--connections-max=1001", "--trusted-proxies=10.0.0.0/8"]), Some(501));
+    assert_eq!(max(&["--trusted-proxies=10.0.0.0/8", "--address-connections-max=0"]), Some(0));
+    assert_eq!(max(&["--address-connections-max=70"]), Some(70));
+    assert_eq!(errors(&["--address-connections-max=many"]).len(), 1);
 }
 
 #[test]

@@ -18,7 +18,7 @@ pub enum CloseReason {
     UnboundTimeout,
     /// Upgraded, but no Socket.IO CONNECT was accepted in time.
     ConnectTimeout,
-    /// The product refused the connection, in a dialect that has no other way to say so.
+    /// The product refused the connection, in a dialect that has no other way to say so, or for its address.
     ConnectRefused,
     /// A WebSocket that was to take a session over did not in time.
     UpgradeTimeout,
@@ -42,7 +42,7 @@ pub enum CloseReason {
     SessionInvalidated,
     /// The user is banned.
     Banned,
-    /// The user, or the server, has too many connections.
+    /// The user has too many connections: this one makes room for a newer one.
     TooManyConnections,
     /// The server stops; the client may come back, to another.
     ServerShutdown,
@@ -137,9 +137,9 @@ impl CloseReason {
             Self::ProtocolError(code) => CloseCode::from(code),
             Self::MessageTooBig => CloseCode::Size,
             Self::BadRequest => CloseCode::Protocol,
-            Self::SessionInvalidated | Self::Banned | Self::TooManyEvents | Self::ConnectRefused => CloseCode::Policy,
+            Self::SessionInvalidated | Self::Banned | Self::ConnectRefused => CloseCode::Policy,
+            Self::TooManyConnections | Self::TooManyEvents => CloseCode::Policy,
             Self::UnboundTimeout | Self::ConnectTimeout | Self::UpgradeTimeout => CloseCode::Policy,
-            Self::TooManyConnections => CloseCode::Again,
             Self::ServerShutdown => CloseCode::Away,
             Self::HandlerPanicked => CloseCode::Error,
             _ => CloseCode::Normal,

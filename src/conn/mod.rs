@@ -7,6 +7,7 @@
 //! Bounds: unread input is one unfinished head, line, frame or message and the read it came in; output is
 //! `outbox_bytes_max`, over which the client is closed. It reads no clock, does no I/O and knows no user.
 
+mod budget;
 mod close;
 mod deflation;
 mod echo;
@@ -28,6 +29,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
+pub use budget::{Allowance, Allowances, EventClass};
 pub use close::CloseReason;
 pub use output::{Output, Transport};
 pub use settings::Settings;

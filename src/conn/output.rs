@@ -1,6 +1,6 @@
 //! What a connection wants done, in order.
 
-use super::CloseReason;
+use super::{CloseReason, EventClass};
 use crate::base::{EngineSid, Token};
 use crate::message::{ClientEvent, Leave};
 use crate::wire::http::Request;
@@ -47,6 +47,12 @@ pub enum Output {
     Event(ClientEvent),
     /// The client said something with a payload that the event does not take: answer `error` with this text.
     Refused(&'static str),
+    /// The client says more of this class than it may: answer `error`, [`Output::TOO_MANY_EVENTS`]. The event is dropped.
+    OverBudget {
+        class: EventClass,
+        /// It has gone on for too long: close, once that is said.
+        is_last: bool,
+    },
     /// Once all before it is done, answer by [`super::Conn::acknowledge`].
     Acknowledge(Box<str>),
     /// The client of a [`Output::Connect`] is gone, unless that was refused: exactly once, before the close.
@@ -56,6 +62,9 @@ pub enum Output {
 }
 
 impl Output {
+    /// What [`Output::OverBudget`] is answered with.
+    pub const TOO_MANY_EVENTS: &'static str = "Too many events";
+
     /// The Engine.IO session that it concerns, which another [`super::Conn`] is.
     pub fn session(&self) -> Option<EngineSid> {
         match self {

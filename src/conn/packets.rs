@@ -3,9 +3,10 @@
 //! Bound: one packet that waits for attachments, of which there are [`ATTACHMENTS_MAX`](crate::base::limits) at most,
 //! together within `message_bytes_max`. Which events exist and what they do is not known here.
 
+use super::budget::Verdict;
 use super::frames::{Failure, MALFORMED};
 use super::socket::{Session, Socket};
-use super::{CloseReason, Context, Output, Stage};
+use super::{CloseReason, Context, EventClass, Output, Stage};
 use crate::base::Time;
 use crate::base::limits::ATTACHMENTS_TIMEOUT_MS;
 use crate::message::ClientEvent;
@@ -41,7 +42,7 @@ impl Socket {
     /// A whole text message.
     pub(super) fn text(&mut self, context: &mut Context, text: &str) -> Outcome {
         match self.dialect {
-            Dialect::Plain => event(context, text).map(|()| None),
+            Dialect::Plain => self.event(context, ClientEvent::decode(text)).map(|()| None),
             Dialect::Echo => {
                 self.write_text(context, &[text]);
                 Ok(None)
@@ -140,8 +141,8 @@ impl Socket {
             }
             socketio::Kind::Event if is_connected => {
                 match packet.attachments {
-                    0 => event(context, packet.data)?,
-                    _ => context.outbox.push(Output::Refused(NO_BINARY)),
+                    0 => self.event(context, ClientEvent::decode(packet.data))?,
+                    _ => self.event(context, Err(Refusal::Malformed(NO_BINARY)))?,
                 }
                 if let Some(id) = packet.ack {
                     context.outbox.push(Output::Acknowledge(id.into()));
@@ -155,15 +156,21 @@ impl Socket {
         }
         Ok(None)
     }
-}
 
-/// Hands up the event in `json`; one that nobody listens to is ignored.
-fn event(context: &mut Context, json: &str) -> Result<(), Failure> {
-    match ClientEvent::decode(json) {
-        Ok(event) => context.outbox.push(Output::Event(event)),
-        Err(Refusal::Malformed(text)) => context.outbox.push(Output::Refused(text)),
-        Err(Refusal::Unknown) => {}
-        Err(Refusal::NotAnEvent) => return Err(MALFORMED),
+    /// Hands up an event that is within the budget of its class; one that nobody listens to is ignored, but counts.
+    fn event(&mut self, context: &mut Context, said: Result<ClientEvent, Refusal>) -> Result<(), Failure> {
+        let class = said.as_ref().map_or(EventClass::Other, EventClass::of);
+        let verdict = match said {
+            Err(Refusal::NotAnEvent) => return Err(MALFORMED),
+            _ => self.budget.spend(context.now, class, &context.settings.allowances),
+        };
+        match (verdict, said) {
+            (Verdict::Granted, Ok(event)) => context.outbox.push(Output::Event(event)),
+            (Verdict::Granted, Err(Refusal::Malformed(text))) => context.outbox.push(Output::Refused(text)),
+            (Verdict::Granted, Err(_)) => {}
+            (Verdict::Ignored, _) => {}
+            (verdict, _) => context.outbox.push(Output::OverBudget { class, is_last: verdict == Verdict::Exhausted }),
+        }
+        Ok(())
     }
-    Ok(())
 }

@@ -1,10 +1,14 @@
 //! What of a connection may be configured; one value shared by all connections of a shard.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 
 use crate::base::limits;
 use crate::wire::deflate::Policy;
 use crate::wire::upgrade::Dialect;
+
+use super::budget::{Allowance, Allowances};
 
 /// Where socket.io-client looks for Engine.IO.
 pub const ENGINE_PATH: &str = "/socket.io";
@@ -40,6 +44,8 @@ pub struct Settings {
     pub deflate: Policy,
     /// Shorter messages are not compressed, bytes; with 0 every one is, however long and even if that makes it longer.
     pub deflate_bytes_min: usize,
+    /// How many events of each class a client may send.
+    pub allowances: Allowances,
     /// Speak what protocol suites expect, instead of the product.
     pub is_conformance_target: bool,
     /// Proxies whose `X-Forwarded-For` is believed.
@@ -62,6 +68,8 @@ impl Default for Settings {
             engine_path: ENGINE_PATH.to_owned(),
             deflate: Policy { level: limits::DEFLATE_LEVEL, context_takeover: false },
             deflate_bytes_min: limits::DEFLATE_BYTES_MIN,
+            allowances: [limits::SIGNALS, limits::CHAT, limits::INVITES, limits::OTHER_EVENTS]
+                .map(|(per_second, burst)| Allowance { per_second, burst }),
             is_conformance_target: false,
             trusted_proxies: Vec::new(),
         }
@@ -69,6 +77,11 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Whether this is the address of a trusted proxy.
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|network| network.contains(&address))
+    }
+
     /// What is spoken at `path`, if it is not an ordinary resource. A slash at the end makes no difference.
     pub fn dialect(&self, path: &str) -> Option<Dialect> {
         let path = path.strip_suffix('/').unwrap_or(path);

@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 
+use super::budget::Budget;
 use super::deflation::Deflation;
 use super::frames::{Failure, Frames, MALFORMED, Message};
 use super::packets::Attached;
@@ -32,6 +33,7 @@ pub(super) struct Socket {
     heartbeat: Heartbeat,
     /// When a client that is nobody is closed.
     pub unbound_until: Option<Time>,
+    pub budget: Budget,
 }
 
 /// How far the session inside is.
@@ -98,6 +100,7 @@ impl Socket {
             // Who echoes needs no name; the CONNECT of Socket.IO is waited for all the same.
             unbound_until: (!matches!(dialect, Dialect::Echo | Dialect::EngineEcho))
                 .then(|| context.now + settings.unbound_timeout_ms),
+            budget: Budget::new(context.now, &settings.allowances),
         }
     }
 

@@ -80,6 +80,10 @@ function hear(event, payload) {
     case "down":
       $("offline").hidden = false;
       return lobby.lost();
+    case "away":
+      // Who came back by himself would send away the one that has taken the place, and so on for ever.
+      tell($("offline"), "Closed here: reload this page to go on");
+      return lobby.lost();
     case "call:start":
       lobby.hush();
       return room.isOpen || room.enter({ ...payload, startedAt: Date.now(), lines: [] });

@@ -13,6 +13,8 @@ export async function request(method, path, { token, body } = {}) {
 
 const PAUSE_MS = 500;
 const PAUSE_MS_MAX = 8_000;
+/** The code with which the server sends a client away that it had let in: another of the same user takes its place. */
+const SENT_AWAY = 1008;
 /** After these the server closes for good. */
 const FAREWELLS = ["auth:failed", "auth:banned", "session:invalidated"];
 
@@ -27,7 +29,7 @@ export class Socket {
   #timer;
   #waiting = [];
 
-  /** `hear(event, payload)` gets all that the server says, and `up` and `down` when the connection comes and goes. */
+  /** `hear(event, payload)` gets all that the server says, `up` and `down` when the connection comes and goes, `away` when it will not come back. */
   constructor(token, hear) {
     this.#token = token;
     this.#hear = hear;
@@ -69,9 +71,14 @@ export class Socket {
       }
       this.#hear(event, payload);
     };
-    socket.onclose = () => {
+    socket.onclose = ({ code }) => {
+      const isSentAway = this.#bound && code === SENT_AWAY;
       this.#bound = false;
       if (this.#over) return;
+      if (isSentAway) {
+        this.close();
+        return this.#hear("away");
+      }
       this.#hear("down");
       const pause = Math.min(PAUSE_MS_MAX, PAUSE_MS * 2 ** this.#pauses++);
       // Whom a restart has cut off at the same moment should not all come back at the same moment.

@@ -224,7 +224,7 @@ impl Domain {
             return false;
         }
         user.engaged = None;
-        user.sockets.iter_mut().for_each(|socket| socket.in_room = false);
+        user.sockets.iter_mut().for_each(|socket| (socket.in_room, socket.entered) = (false, false));
         self.keep_no_more(call, id);
         self.dirtied(now, id);
         true

@@ -22,8 +22,6 @@ pub struct Counts {
     pub invites_ended: Tally<7>,
     pub invites_refused: Tally<9>,
     pub relays: Tally<3>,
-    /// Events that a connection had no credit for.
-    pub events_over_budget: Counter,
 }
 
 /// How an invite that was made has ended, at the caller's home.
@@ -78,7 +76,6 @@ impl Default for Counts {
             invites_ended: Tally::default(),
             invites_refused: Tally::default(),
             relays: Tally::default(),
-            events_over_budget: Counter::default(),
         }
     }
 }
@@ -93,7 +90,6 @@ impl Counts {
         self.invites_ended.merge(&other.invites_ended);
         self.invites_refused.merge(&other.invites_refused);
         self.relays.merge(&other.relays);
-        self.events_over_budget.add(other.events_over_budget.get());
     }
 }
 

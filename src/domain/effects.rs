@@ -43,10 +43,8 @@ pub enum Dismissal {
     SessionInvalidated,
     /// The account is suspended.
     Banned,
-    /// The user opened more connections than allowed; this is the oldest.
+    /// The user opened more connections than allowed; this one makes room.
     TooManyConnections,
-    /// It went on sending far above its budget of events.
-    TooManyEvents,
 }
 
 /// Effects in the order in which they must be performed.

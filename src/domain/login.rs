@@ -8,7 +8,7 @@ use crate::message::shard::EndCause;
 use crate::message::store::Reply;
 use crate::message::{Leave, ServerEvent};
 
-use super::access::{Budget, Standing, standing};
+use super::access::{Standing, standing};
 use super::user::{Ghost, Socket, Stance, User};
 use super::{Dismissal, Domain, Effect, Effects, Timer};
 
@@ -70,9 +70,8 @@ impl Domain {
             engaged.awaited = false;
             engaged.joined
         });
-        let budget = Budget::new(now, self.settings.event_burst);
         user.sockets.reserve_exact(1);
-        user.sockets.push(Socket { conn, token: login.token, stance, in_room, budget });
+        user.sockets.push(Socket { conn, token: login.token, stance, in_room, entered: false });
         if stance.queued {
             self.directory.watch(conn);
         }
@@ -107,11 +106,9 @@ impl Domain {
     }
 
     fn close_oldest(&mut self, now: Time, id: UserId, out: &mut Effects) {
-        let Some(user) = self.users.get(&id) else { return };
-        let surplus = user.sockets.len().saturating_sub(self.settings.user_connections_max);
-        let oldest: Vec<ConnId> = user.sockets.iter().take(surplus).map(|socket| socket.conn).collect();
-        for conn in oldest {
-            out.error(conn, "Too many connections of this account: the oldest is closed");
+        let max = self.settings.user_connections_max;
+        while let Some(conn) = self.users.get(&id).and_then(|user| user.surplus(max)) {
+            out.error(conn, "Too many connections of this account: this one is closed");
             out.push(Effect::Dismiss { conn, why: Dismissal::TooManyConnections });
             self.left(now, conn, Leave::Deliberate, out);
         }

@@ -15,6 +15,7 @@ use crate::message::{ClientEvent, Delta, Leave, ServerEvent, UserMessage};
 
 mod accept;
 pub mod access;
+pub mod addresses;
 mod call;
 pub mod counts;
 pub mod directory;
@@ -48,23 +49,13 @@ pub struct Settings {
     pub paywall: bool,
     /// Living connections of one user; over it the oldest is told and closed.
     pub user_connections_max: usize,
-    /// Events a connection may send per second in the long run; 0: any number (D39).
-    pub event_rate: u32,
-    /// Events a connection may send at once.
-    pub event_burst: u32,
     /// Time for both to come back into a call that a new process goes on with.
     pub resume_ms: u64,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self {
-            paywall: false,
-            user_connections_max: limits::USER_CONNECTIONS_MAX,
-            event_rate: 100,
-            event_burst: 500,
-            resume_ms: limits::RESUME_MS,
-        }
+        Self { paywall: false, user_connections_max: limits::USER_CONNECTIONS_MAX, resume_ms: limits::RESUME_MS }
     }
 }
 
@@ -274,9 +265,6 @@ impl Domain {
         let Some(user) = self.bound.get(&conn).copied() else {
             return out.error(conn, "Authenticate first");
         };
-        if !self.spend(now, user, conn, out) {
-            return;
-        }
         match event {
             ClientEvent::Auth { .. } => unreachable!("handled above"),
             ClientEvent::PresenceJoin => self.presence_join(now, user, conn),

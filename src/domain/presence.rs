@@ -164,8 +164,7 @@ mod tests {
 
     impl Stage {
         fn new() -> Self {
-            let settings = Settings { event_rate: 0, ..Settings::default() };
-            let domain = Domain::new(ShardId(0), Placement::new(1), settings, Random::from_seed(2));
+            let domain = Domain::new(ShardId(0), Placement::new(1), Settings::default(), Random::from_seed(2));
             Self { domain, random: Random::from_seed(1), now: NOW, conns: 0, heard: Vec::new() }
         }
 

@@ -47,11 +47,12 @@ pub struct Limit {
     pub window_ms: u64,
 }
 
-/// Whether to count one more, or only to look.
+/// Whether to count one more, to take one back, or only to look.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Action {
     Look,
     Count,
+    Uncount,
 }
 
 /// Where a key stands in its window.
@@ -89,13 +90,15 @@ impl Rates {
         self.forget_ended(now);
         let id = (bucket, subscriber(key));
         if let Some(window) = self.windows.get_mut(&id) {
-            if action == Action::Count {
-                window.used = window.used.saturating_add(1);
-            }
+            window.used = match action {
+                Action::Look => window.used,
+                Action::Count => window.used.saturating_add(1),
+                Action::Uncount => window.used.saturating_sub(1),
+            };
             return Standing { limit, used: window.used, resets_at: window.end.0 };
         }
         let resets_at = now + limit.window_ms;
-        if action == Action::Look || limit.max == 0 {
+        if action != Action::Count || limit.max == 0 {
             return Standing { limit, used: 0, resets_at };
         }
         if self.windows.len() >= RATE_COUNTERS_MAX
@@ -120,14 +123,18 @@ impl Rates {
     }
 }
 
-fn subscriber(key: Key) -> Key {
-    let network = |address| match address {
+/// What a subscriber is known by: an IPv4 address, or the /64 of an IPv6 one.
+pub(super) fn network(address: IpAddr) -> IpAddr {
+    match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(v6) => {
             let [a, b, c, d, ..] = v6.segments();
             IpAddr::from([a, b, c, d, 0, 0, 0, 0])
         }
-    };
+    }
+}
+
+fn subscriber(key: Key) -> Key {
     match key {
         Key::Address(address) => Key::Address(network(address)),
         Key::Account(address, email) => Key::Account(network(address), email),
@@ -154,6 +161,9 @@ mod tests {
         assert_eq!(used(&mut rates, 2, "1.1.1.1", Action::Count), 2);
         assert_eq!(used(&mut rates, 3, "1.1.1.2", Action::Count), 1);
         assert_eq!(used(&mut rates, 1000, "1.1.1.1", Action::Look), 2);
+        assert_eq!(used(&mut rates, 1000, "1.1.1.1", Action::Uncount), 1);
+        assert_eq!(used(&mut rates, 1000, "1.1.1.1", Action::Count), 2);
+        assert_eq!(used(&mut rates, 1001, "1.1.1.1", Action::Uncount), 0);
         assert_eq!(used(&mut rates, 1001, "1.1.1.1", Action::Count), 1);
     }
 

@@ -72,7 +72,7 @@ impl Domain {
         let (call, is_first) = (engaged.call, !std::mem::replace(&mut engaged.joined, true));
         engaged.let_go(conn, out);
         if let Some(socket) = user.socket(conn) {
-            socket.in_room = true;
+            (socket.in_room, socket.entered) = (true, true);
         }
         if is_first {
             self.keep_joined(now, call, id);

@@ -7,8 +7,6 @@ use crate::message::client::Seconds;
 use crate::message::model::Login;
 use crate::message::{Card, PaidStatus, ServerEvent};
 
-use super::access::Budget;
-
 /// A user with something going on; forgotten as soon as nothing is ([`User::is_idle`]).
 pub struct User {
     pub card: Arc<Card>,
@@ -33,7 +31,8 @@ pub struct Socket {
     pub stance: Stance,
     /// Whether it is in the room of the user's call.
     pub in_room: bool,
-    pub budget: Budget,
+    /// Whether it went there itself: who is in a call when a connection of his begins is in the room with that one, too.
+    pub entered: bool,
 }
 
 /// What a connection said of its presence.
@@ -161,6 +160,14 @@ impl User {
             && self.incoming.is_empty()
             && !self.published.online
             && !self.published.available
+    }
+
+    /// The connection that must go if there are more than `max`: the oldest, but one that entered the room of the call only
+    /// for want of others, and never the newest.
+    pub fn surplus(&self, max: usize) -> Option<ConnId> {
+        let (_newest, older) = self.sockets.split_last()?;
+        let found = older.iter().find(|socket| !socket.entered).or(older.first());
+        found.filter(|_| self.sockets.len() > max).map(|socket| socket.conn)
     }
 
     /// The connection `conn`.

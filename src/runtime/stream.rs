@@ -22,6 +22,8 @@ use super::{Kind, Lease, Scratch, tasks};
 
 /// Chunks handed to the kernel in one call.
 const CHUNKS_PER_SEND: usize = 64;
+/// More than the request head of a browser has.
+const DISCARDED_BYTES: usize = 8 * 1024;
 
 /// A connection that belongs to one shard.
 pub struct Stream(Inner);
@@ -141,6 +143,13 @@ impl Stream {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// Drops what has arrived, up to a request's worth: a socket that is closed with unread input resets its peer, who may
+    /// then not see what was written last.
+    pub fn discard_arrived(&self) {
+        let mut space = [std::mem::MaybeUninit::uninit(); DISCARDED_BYTES];
+        let _ = SockRef::from(self).recv_with_flags(&mut space, libc::MSG_DONTWAIT);
     }
 
     /// [`Stream::poll_read`] as a future; dropping it loses no byte.

@@ -99,7 +99,6 @@ impl From<Dismissal> for CloseReason {
             Dismissal::SessionInvalidated => Self::SessionInvalidated,
             Dismissal::Banned => Self::Banned,
             Dismissal::TooManyConnections => Self::TooManyConnections,
-            Dismissal::TooManyEvents => Self::TooManyEvents,
         }
     }
 }

@@ -8,7 +8,6 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -27,6 +26,7 @@ use crate::runtime::{Detached, Stream, sleep, spawn_local, yield_now};
 use crate::wire::http::Request;
 
 use super::Shard;
+use super::admission::{Counted, TOO_MANY};
 use super::contained::{contained, contained_future};
 use super::encoding::encode;
 use super::host::ShardHost;
@@ -55,6 +55,7 @@ pub struct Adopted {
     fd: Option<Detached>,
     conn: Conn,
     journey: Option<Journey>,
+    counted: Counted,
 }
 
 /// A connection as a task serves it.
@@ -63,6 +64,7 @@ pub(super) struct Served {
     /// `None` for a session by polling.
     pub stream: Option<Stream>,
     pub journey: Option<Journey>,
+    pub counted: Counted,
 }
 
 pub(super) struct Task {
@@ -81,8 +83,8 @@ enum Fate {
 
 /// Gives the connection a slot and a task that serves it until it closes or moves.
 pub(super) fn serve(shard: Rc<Shard>, served: Served) {
-    let Served { conn, stream, journey } = served;
-    let id = shard.slots.borrow_mut().insert(conn, journey.map(Session::new));
+    let Served { conn, stream, journey, counted } = served;
+    let id = shard.slots.borrow_mut().insert(conn, journey.map(Session::new), counted);
     if let Some(entry) = shard.slots.borrow_mut().get(id) {
         shard.counters.transports.raise(entry.transport as usize);
     }
@@ -101,11 +103,11 @@ pub(super) fn serve(shard: Rc<Shard>, served: Served) {
 
 /// Goes on with a connection that came from another shard.
 pub fn adopt(shard: Rc<Shard>, adopted: Adopted) {
-    let Adopted { fd, conn, journey } = adopted;
+    let Adopted { fd, conn, journey, counted } = adopted;
     match fd.map(Stream::attach).transpose() {
-        Ok(stream) => serve(shard, Served { conn, stream, journey }),
+        Ok(stream) => serve(shard, Served { conn, stream, journey, counted }),
         Err(error) => {
-            shard.lost_on_the_way();
+            shard.lost_on_the_way(counted);
             tracing::warn!(%error, "a connection was lost on its way between shards");
         }
     }
@@ -117,8 +119,8 @@ impl Shard {
     }
 
     /// A connection did not arrive where it was to move.
-    fn lost_on_the_way(&self) {
-        self.open.fetch_sub(1, Ordering::Relaxed);
+    fn lost_on_the_way(&self, counted: Counted) {
+        self.vacate(counted);
         self.count_closed(LOST_ON_THE_WAY);
     }
 
@@ -177,6 +179,14 @@ impl Task {
                 self.shard.counters.malformed.add_one();
                 self.shard.send(self.shard.now(), self.id, &ServerEvent::Error { message });
             }
+            Output::OverBudget { class, is_last } => {
+                let now = self.shard.now();
+                self.shard.counters.over_budget.add_one(class as usize);
+                self.shard.send(now, self.id, &ServerEvent::Error { message: Output::TOO_MANY_EVENTS });
+                if is_last {
+                    self.with(|entry| entry.conn.close(now, CloseReason::TooManyEvents));
+                }
+            }
             Output::Left(leave) => self.shard.handle(Input::Left { conn: self.id, leave }),
             other => return Some(other),
         }
@@ -194,6 +204,7 @@ impl Task {
                     return Some(self.moves(shard, Output::Engine { ask, request }));
                 }
             }
+            Output::Connect { .. } if !self.is_admitted().await => {}
             Output::Connect { token } => {
                 let fact = self.fact(token.as_ref().map(session_of)).await;
                 self.shard.handle(Input::Connect { conn: self.id, fact });
@@ -238,6 +249,25 @@ impl Task {
         let response = span.in_scope(|| names::mark(name, request, response));
         let now = self.shard.now();
         self.with(|entry| entry.conn.respond(now, response));
+    }
+
+    /// Whether the client's address may have one more. Who came without a proxy has been counted.
+    async fn is_admitted(&mut self) -> bool {
+        let (address, counted) = self.with(|entry| (entry.conn.address(), entry.counted));
+        if counted.is_some() || !self.shard.counts(address) {
+            return true;
+        }
+        let shard = self.shard.clone();
+        let entered = self.meanwhile(Box::pin(shard.enter(address))).await;
+        let now = shard.now();
+        self.with(|entry| match entered {
+            Ok(counted) => entry.counted = counted,
+            Err(_) => {
+                entry.conn.refuse_connect(now, TOO_MANY);
+                entry.conn.close(now, CloseReason::ConnectRefused);
+            }
+        });
+        entered.is_ok()
     }
 
     async fn fact(&mut self, needs: Option<store::Request>) -> Option<store::Reply> {
@@ -375,10 +405,11 @@ impl Task {
         let is_polling = entry.conn.is_polling();
         let journey = entry.session.take().map(|session| self.shard.session_leaves(*session, home));
         let fd = stream.and_then(|stream| stream.detach().ok());
-        let adopted = Adopted { conn: entry.conn, journey, fd };
+        let counted = entry.counted;
+        let adopted = Adopted { conn: entry.conn, journey, fd, counted };
         let is_whole = is_polling || adopted.fd.is_some();
         if !is_whole || !self.shard.mesh.send(home, Envelope::Adopt(Box::new(adopted))) {
-            self.shard.lost_on_the_way();
+            self.shard.lost_on_the_way(counted);
             if let Some(journey) = journey {
                 self.shard.session_lost(journey.sid);
             }
@@ -397,7 +428,7 @@ impl Task {
             self.shard.session_ends(*session);
         }
         let Some(stream) = &mut self.stream else {
-            self.shard.open.fetch_sub(1, Ordering::Relaxed);
+            self.shard.vacate(entry.counted);
             return;
         };
         let scratch = self.shard.scratch.clone();
@@ -420,7 +451,7 @@ impl Task {
             };
             let _ = or(goodbye, timeout).await;
         }
-        self.shard.open.fetch_sub(1, Ordering::Relaxed);
+        self.shard.vacate(entry.counted);
     }
 
     /// Lets the poll that waits hear that the session has ended.

@@ -5,10 +5,12 @@
 
 use crate::api::counted;
 use crate::base::counters::{Counter, Histogram, Levels, Tally};
-use crate::conn::Transport;
+use crate::conn::{EventClass, Transport};
 use crate::domain::rate::Bucket;
 use crate::message::store::Request;
 use crate::message::{ClientEvent, ServerEvent};
+
+use super::places::NoPlace;
 
 /// Bounds of [`Counters::fan_outs`], connections.
 const FAN_OUT: [u64; 8] = [1, 5, 10, 50, 100, 500, 1_000, 5_000];
@@ -23,13 +25,17 @@ pub(super) struct Counters {
     pub opened: Tally<2>,
     /// Sessions by polling that went on over a WebSocket: two connections became one.
     pub upgraded: Counter,
+    /// Waits before the next accept, as the rate is reached.
+    pub accept_pauses: Counter,
     /// By [`Refused`].
-    pub refused: Tally<2>,
+    pub refused: Tally<3>,
     /// Open now, by [`Transport`].
     pub transports: Levels<{ Transport::NAMES.len() }>,
     pub received: Tally<{ ClientEvent::NAMES.len() }>,
     /// Known events with a payload that they do not take.
     pub malformed: Counter,
+    /// Events that their connection had no credit for.
+    pub over_budget: Tally<{ EventClass::NAMES.len() }>,
     /// To one connection each.
     pub sent: Tally<{ ServerEvent::NAMES.len() }>,
     /// Connections that one change of presence or queue goes to.
@@ -65,10 +71,21 @@ impl Opened {
 pub(super) enum Refused {
     Full,
     MemoryShort,
+    /// Its address has all that it may have.
+    Address,
 }
 
 impl Refused {
-    pub const NAMES: [&'static str; 2] = ["full", "memory_short"];
+    pub const NAMES: [&'static str; 3] = ["full", "memory_short", "address"];
+}
+
+impl From<NoPlace> for Refused {
+    fn from(why: NoPlace) -> Self {
+        match why {
+            NoPlace::Full => Self::Full,
+            NoPlace::MemoryShort => Self::MemoryShort,
+        }
+    }
 }
 
 /// Why the store gave no answer that can be used.
@@ -92,10 +109,12 @@ impl Default for Counters {
         Self {
             opened: Tally::default(),
             upgraded: Counter::default(),
+            accept_pauses: Counter::default(),
             refused: Tally::default(),
             transports: Levels::default(),
             received: Tally::default(),
             malformed: Counter::default(),
+            over_budget: Tally::default(),
             sent: Tally::default(),
             fan_outs: Histogram::new(&FAN_OUT),
             spared: Counter::default(),
@@ -111,9 +130,11 @@ impl Default for Counters {
 impl Counters {
     /// Adds what another shard counted; but for what is told by shard.
     pub fn merge(&self, other: &Self) {
+        self.accept_pauses.add(other.accept_pauses.get());
         self.refused.merge(&other.refused);
         self.received.merge(&other.received);
         self.malformed.add(other.malformed.get());
+        self.over_budget.merge(&other.over_budget);
         self.sent.merge(&other.sent);
         self.fan_outs.merge(&other.fan_outs);
         self.spared.add(other.spared.get());

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::api::counted::{self, CLASSES};
 use crate::api::host::CacheCounts;
-use crate::conn::Transport;
+use crate::conn::{EventClass, Transport};
 use crate::domain::counts::{Counts, END_CAUSES, InviteEnd, InviteRefusal, Relay};
 use crate::domain::rate::Bucket;
 use crate::message::store::Request;
@@ -63,28 +63,26 @@ fn connections(samples: &[&Sample], counters: &Counters, page: &mut Page) {
     for (reason, count) in closed {
         family.sample(&[("reason", reason)], count as f64);
     }
-    page.family(
-        "duet_connections_refused_total",
-        Kind::Counter,
-        "Connections turned away with 503 before anything else.",
-    )
-    .each("reason", &Refused::NAMES, counters.refused.get());
+    page.family("duet_connections_refused_total", Kind::Counter, "Connections turned away, by reason.").each(
+        "reason",
+        &Refused::NAMES,
+        counters.refused.get(),
+    );
+    let help = "Times that a shard let new connections wait in the kernel, as more come than it may accept at once.";
+    page.family("duet_accept_pauses_total", Kind::Counter, help).value(counters.accept_pauses.get() as f64);
 }
 
 fn events(counters: &Counters, counts: &Counts, page: &mut Page) {
-    page.family("duet_events_received_total", Kind::Counter, "Events from clients, by name.").each(
-        "event",
-        &ClientEvent::NAMES,
-        counters.received.get(),
-    );
+    page.family("duet_events_received_total", Kind::Counter, "Events from clients within their budgets, by name.")
+        .each("event", &ClientEvent::NAMES, counters.received.get());
     page.family("duet_events_malformed_total", Kind::Counter, "Known events with a payload that they do not take.")
         .value(counters.malformed.get() as f64);
     page.family(
         "duet_events_over_budget_total",
         Kind::Counter,
-        "Events refused because their connection sent too many.",
+        "Events refused because their connection sent too many of their class.",
     )
-    .value(counts.events_over_budget.get() as f64);
+    .each("class", &EventClass::NAMES, counters.over_budget.get());
     page.family("duet_events_sent_total", Kind::Counter, "Events to clients, one for each connection, by name.").each(
         "event",
         &ServerEvent::NAMES,

@@ -136,7 +136,7 @@ mod tests {
     /// A client who looks, and a directory in which somebody is online.
     fn stage(user_id: UserId) -> (Slots, ConnId, Directory) {
         let (mut slots, mut directory) = (Slots::new(ShardId(0)), Directory::default());
-        let id = slots.insert(connected(), None);
+        let id = slots.insert(connected(), None, None);
         directory.watch(id);
         let name = "Ann".to_owned();
         let card =

@@ -6,7 +6,6 @@
 //! first three quarters is not waited for.
 
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -31,7 +30,7 @@ pub(super) async fn run(shard: Rc<Shard>, reply: oneshot::Sender<()>) {
     shard.handle(Input::Drain);
     let begun = shard.now();
     let drain_ms = shard.settings.drain_ms;
-    let spread_ms = (shard.open.load(Ordering::Relaxed) as u64 / CLOSED_PER_MS).min(drain_ms / 2);
+    let spread_ms = (shard.places.taken() as u64 / CLOSED_PER_MS).min(drain_ms / 2);
     for (turn, id) in turns(&shard, spread_ms) {
         let wait = (begun + turn) - shard.now();
         if wait > 0 {

@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use crate::api::host::Live;
 use crate::base::limits::{INBOX_MAX, OVERFLOW_MAX};
 use crate::base::placement::Placement;
 use crate::base::{EngineSid, ShardId, TokenHash, UserId};
+use crate::domain::addresses::Crowded;
 use crate::domain::rate::{Action, Bucket, Key, Limit, Standing};
 use crate::domain::{Input, Resumed};
 use crate::message::{Delta, UserMessage};
@@ -43,6 +45,10 @@ pub enum Envelope {
     Session { sid: EngineSid, whereabouts: Whereabouts },
     /// Count or look at a rate window that is kept here.
     Rate { bucket: Bucket, key: Key, limit: Limit, action: Action, reply: oneshot::Sender<Standing> },
+    /// One more connection of an address whose home this is, if it may.
+    AddressEnters { address: IpAddr, reply: oneshot::Sender<Result<(), Crowded>> },
+    /// One that was counted has ended.
+    AddressLeaves { address: IpAddr },
     /// A newer login of a user whose home this is.
     SessionsEnded { user: UserId, except: TokenHash, reply: oneshot::Sender<()> },
     /// What is cached of the user is outdated.
@@ -175,6 +181,13 @@ impl Shard {
             Envelope::Rate { bucket, key, limit, action, reply } => {
                 let _ = reply.send(self.rates.borrow_mut().handle(self.now(), bucket, key, limit, action));
             }
+            Envelope::AddressEnters { address, reply } => {
+                // Who asked may have gone: then nobody would take it back.
+                if let Err(Ok(())) = reply.send(self.enter_here(address)) {
+                    self.addresses.borrow_mut().leave(address);
+                }
+            }
+            Envelope::AddressLeaves { address } => self.addresses.borrow_mut().leave(address),
             Envelope::SessionsEnded { user, except, reply } => {
                 self.end_sessions(user, except);
                 let _ = reply.send(());

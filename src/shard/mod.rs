@@ -2,13 +2,13 @@
 //!
 //! A shard is an `Rc<Shard>` with a `RefCell` per field; no borrow is held across an await. One task serves each
 //! connection ([`connection`]), one reads the inbox ([`inbox`]), one wakes what is due ([`timers`]), one accepts
-//! ([`accept`]). What the rules decide is performed by [`apply`]. Shards share nothing but their inboxes' senders.
+//! ([`accept`]). What the rules decide is performed by [`apply`]. Shards share nothing but their inboxes' senders and the
+//! count of places ([`places`]).
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
 use tokio::sync::mpsc::{Receiver, Sender};
@@ -17,6 +17,7 @@ use tokio::sync::{Notify, Semaphore};
 use crate::base::limits::COMPRESSIONS_MAX;
 use crate::base::placement::Placement;
 use crate::base::{Random, ShardId, Time};
+use crate::domain::addresses::Addresses;
 use crate::domain::rate::Rates;
 use crate::domain::{self, Domain, Input, Resumed};
 use crate::runtime::{Listener, Scratch, spawn_local};
@@ -24,6 +25,7 @@ use crate::wire::encoding::Spare;
 use crate::{api, conn, wire};
 
 mod accept;
+mod admission;
 mod apply;
 pub mod clock;
 mod connection;
@@ -38,6 +40,8 @@ mod handover;
 mod host;
 mod inbox;
 mod names;
+mod pace;
+mod places;
 mod polling;
 mod sample;
 mod slots;
@@ -48,6 +52,7 @@ mod timers;
 pub use contained::abort_on_shared_panic;
 pub use describe::describe;
 pub use inbox::{Envelope, inboxes};
+pub use places::Places;
 pub use sample::Sample;
 
 use clock::Clock;
@@ -78,10 +83,8 @@ pub struct Start {
     pub resumed: Vec<Resumed>,
     /// Other processes share the store.
     pub has_others: bool,
-    /// Connections of the whole process, against `settings.connections_max`.
-    pub open: Arc<AtomicUsize>,
-    /// Memory is so short that new connections are turned away.
-    pub refusing: Arc<AtomicBool>,
+    /// Of the whole process.
+    pub places: Arc<Places>,
 }
 
 /// How all shards are set.
@@ -90,8 +93,10 @@ pub struct Settings {
     pub domain: domain::Settings,
     pub api: api::Settings,
     pub encoding: wire::encoding::Settings,
-    /// Over it new connections are answered 503 and closed.
-    pub connections_max: usize,
+    /// Connections that all shards together accept per second; 0: any number.
+    pub accept_rate: u32,
+    /// Of one address, on all shards; 0: any number.
+    pub address_connections_max: usize,
     /// Cache lines of one shard.
     pub user_cache_max: usize,
     /// Cache lines of one shard.
@@ -116,6 +121,8 @@ pub(crate) struct Shard {
     sessions: Sessions,
     domain: RefCell<Domain>,
     rates: RefCell<Rates>,
+    /// Those whose home is here.
+    addresses: RefCell<Addresses>,
     timers: Timers,
     stores: Stores,
     mesh: Mesh,
@@ -124,8 +131,7 @@ pub(crate) struct Shard {
     encodings: Semaphore,
     /// For the next body.
     spare: RefCell<Spare>,
-    open: Arc<AtomicUsize>,
-    refusing: Arc<AtomicBool>,
+    places: Arc<Places>,
     /// Connections that have ended, by reason.
     closed: RefCell<BTreeMap<&'static str, u64>>,
     counters: Rc<Counters>,
@@ -152,14 +158,14 @@ pub async fn run(start: Start) {
         sessions: Sessions::default(),
         domain: RefCell::new(domain),
         rates: RefCell::default(),
+        addresses: RefCell::default(),
         timers: Timers::default(),
         stores: Stores::new(start.links, maxima, start.clock, counters.clone()),
         mesh: Mesh::new(start.senders),
         scratch: Scratch::new(),
         encodings: Semaphore::new(COMPRESSIONS_MAX),
         spare: RefCell::default(),
-        open: start.open,
-        refusing: start.refusing,
+        places: start.places,
         closed: RefCell::default(),
         counters,
         handover: Handover::new(start.has_others),

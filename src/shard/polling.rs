@@ -6,7 +6,6 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::sync::atomic::Ordering;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -246,7 +245,7 @@ impl Task {
     /// Answers a request on the Engine.IO path; gives the shard where it has to be asked instead.
     pub(super) async fn engine(&mut self, ask: Result<EngineAsk, EngineRefusal>, request: &Request) -> Option<ShardId> {
         let answer = match ask {
-            Ok(EngineAsk::Open) => Ok(self.open_session(&request.path)),
+            Ok(EngineAsk::Open) => Ok(self.open_session(&request.path).await),
             Ok(EngineAsk::Poll(sid)) => self.poll_session(sid).await,
             Ok(EngineAsk::Post(sid)) => self.post_to_session(sid, request).await,
             Ok(EngineAsk::Upgrade(sid)) => self.probe_session(sid),
@@ -268,25 +267,30 @@ impl Task {
     }
 
     /// A new session, whose open packet answers the request.
-    fn open_session(&mut self, path: &str) -> Response {
-        let (shard, now) = (self.shard.clone(), self.shard.now());
-        if shard.open.fetch_add(1, Ordering::Relaxed) >= shard.settings.connections_max {
-            shard.open.fetch_sub(1, Ordering::Relaxed);
-            shard.counters.refused.add_one(Refused::Full as usize);
+    async fn open_session(&mut self, path: &str) -> Response {
+        let shard = self.shard.clone();
+        if let Err(why) = shard.places.take() {
+            shard.counters.refused.add_one(Refused::from(why) as usize);
             return ApiError::AtCapacity.response();
         }
+        let address = self.with(|entry| entry.conn.address());
+        let Ok(counted) = self.meanwhile(Box::pin(shard.enter(address))).await else {
+            shard.places.give_back();
+            return ApiError::AddressCrowded.response();
+        };
+        let now = shard.now();
         let (sid, seed) = {
             let mut random = shard.random.borrow_mut();
             (EngineSid::draw(shard.id, &mut random), random.bytes())
         };
         let conn = self.with(|entry| Conn::polling(now, &entry.conn, path, seed, sid));
         let Some(mut conn) = conn else {
-            shard.open.fetch_sub(1, Ordering::Relaxed);
+            shard.vacate(counted);
             return EngineRefusal::BadRequest.response();
         };
         let open = conn.take_payload(now).unwrap_or_default();
         shard.counters.opened.add_one(Opened::Polling as usize);
-        connection::serve(shard, Served { conn, stream: None, journey: Some(Journey { sid, moves: 0 }) });
+        connection::serve(shard, Served { conn, stream: None, journey: Some(Journey { sid, moves: 0 }), counted });
         payload(open)
     }
 
@@ -432,9 +436,9 @@ impl Task {
     /// Gives this connection's socket to the session, and ends; a session that is gone leaves the socket to close.
     pub(super) fn upgrade(mut self, sid: EngineSid) {
         let shard = self.shard.clone();
-        let conn = self.leave_slot().conn;
+        let Entry { conn, counted, .. } = *self.leave_slot();
         // Two connections become one.
-        shard.open.fetch_sub(1, Ordering::Relaxed);
+        shard.vacate(counted);
         shard.counters.upgraded.add_one();
         let Some(stream) = self.stream.take() else { return };
         shard.on_session(sid, |entry| {

@@ -5,6 +5,7 @@ use std::task::Waker;
 use crate::base::{ConnId, ShardId, Time};
 use crate::conn::{Conn, Transport};
 
+use super::admission::Counted;
 use super::diffs::Missed;
 use super::polling::Session;
 
@@ -31,6 +32,7 @@ pub struct Entry {
     /// Of an Engine.IO session that began by polling.
     pub session: Option<Box<Session>>,
     pub missed: Missed,
+    pub counted: Counted,
     /// As it was counted last.
     pub transport: Transport,
 }
@@ -42,7 +44,7 @@ impl Slots {
     }
 
     /// Gives the connection a slot.
-    pub fn insert(&mut self, conn: Conn, session: Option<Session>) -> ConnId {
+    pub fn insert(&mut self, conn: Conn, session: Option<Session>, counted: Counted) -> ConnId {
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
             u32::try_from(self.slots.len() - 1).expect("connections fit 32 bits")
@@ -57,6 +59,7 @@ impl Slots {
             timer_at: None,
             session: session.map(Box::new),
             missed: Missed::default(),
+            counted,
         }));
         ConnId { shard: self.shard, index, generation: slot.generation }
     }

@@ -21,6 +21,7 @@ pub async fn run(shard: Rc<Shard>) {
         let now = shard.now();
         shard.stores.sweep(now);
         shard.rates.borrow_mut().forget_ended(now);
+        shard.addresses.borrow_mut().sweep();
         shard.handle(Input::Sweep);
         if shard.id == ShardId(0) {
             // What could not be removed is found again by the next sweep; the failure is logged.

@@ -5,7 +5,8 @@
 import assert from "node:assert/strict";
 import { after, describe, it } from "node:test";
 import { Person, atHome, call, chat, flowing, lasting, launchBrowser, ring } from "./browser.mjs";
-import { Server, eventually } from "./server.mjs";
+import { LeanSocket } from "./lean.mjs";
+import { Server, eventually, pause } from "./server.mjs";
 
 const WEIGHT_MAX = 60_000;
 /** Of half a second; the camera's beeps have a thousand times as much. */
@@ -278,6 +279,22 @@ describe("demo page", { concurrency: 3 }, () => {
     },
     { options: [{ viewport: { width: 360, height: 740 } }, {}] },
   );
+
+  it("a page whose place a third connection takes says so, and does not fight for it", { timeout: 60_000 }, async () => {
+    const ann = await Person.arrive(browser, server, { name: "Ann thrice" });
+    await ann.signUp();
+    const { token } = await ann.page.evaluate(() => JSON.parse(sessionStorage.getItem("duet.me")));
+    const others = [await LeanSocket.open(server.port), await LeanSocket.open(server.port)];
+    for (const other of others) await other.bind(token);
+    await ann.sees("Closed here: reload this page to go on");
+    // Longer than the page's first pauses together.
+    await pause(3_000);
+    for (const other of others) await other.settle(token);
+    others.forEach((other) => other.destroy());
+    await ann.page.reload();
+    await ann.page.locator("#lobby").waitFor();
+    await ann.leaves();
+  });
 
   it("a copy of a tab becomes somebody else", { timeout: 60_000 }, async () => {
     const ann = await Person.arrive(browser, server, { name: "Ann twice" });

@@ -8,7 +8,7 @@ import { RawSocket } from "./raw.mjs";
 import { Server, eventually } from "./server.mjs";
 
 const ORIGIN = "https://app.example";
-const server = await Server.start({ "allowed-origins": ORIGIN });
+const server = await Server.start({ "allowed-origins": ORIGIN, "event-rate": 0 });
 const DECODE = { br: zlib.brotliDecompressSync, gzip: zlib.gunzipSync, deflate: zlib.inflateSync };
 const CODINGS = Object.keys(DECODE);
 /** Ten socials of full length: a profile of more than 1 kB that nobody but its owner changes. */

@@ -8,11 +8,11 @@ const PATIENCE_MS = 5_000;
 
 /** A TCP connection: `write`, and all that came back so far in `received`. */
 export class RawSocket {
-  static async connect(server) {
+  static async connect(server, localAddress) {
     const raw = new RawSocket();
     raw.received = Buffer.alloc(0);
     raw.ended = false;
-    raw.socket = net.connect(server.port, "127.0.0.1");
+    raw.socket = net.connect({ port: server.port, host: "127.0.0.1", localAddress });
     raw.socket.on("data", (data) => (raw.received = Buffer.concat([raw.received, data])));
     for (const event of ["close", "error", "end"]) raw.socket.on(event, () => (raw.ended = true));
     await new Promise((resolve, reject) => raw.socket.once("connect", resolve).once("error", reject));

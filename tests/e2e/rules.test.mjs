@@ -354,12 +354,42 @@ function define({ fact, facts }) {
     await say(caller, callee, room, "one tab less");
   });
 
-  facts("a ninth connection of one user closes the oldest and only that (D42)", async (cast) => {
+  facts("a third connection of one user closes the oldest and only that, which is told why (D42)", async (cast) => {
     const ada = await cast.online();
-    const tabs = [];
-    for (let i = 0; i < 8; i++) tabs.push(await ada.tab());
-    await ada.ended();
+    const tabs = [await ada.tab(), await ada.tab()];
+    await ada.next("error", ({ message }) => /Too many connections/.test(message));
+    const { reason, code } = await ada.ended();
+    assert.ok(reason === "io server disconnect" || code === 1008, `${reason} ${code}`);
     for (const tab of tabs) await tab.settle();
+  });
+
+  fact("who reconnects by himself, as socket.io-client does, leaves two tabs and a third in peace", async (cast) => {
+    const ada = await cast.guest();
+    const tabs = [];
+    for (let i = 0; i < 3; i++) {
+      tabs.push(cast.connection(ada.account));
+      await tabs[i].connect({ reconnection: true });
+    }
+    await tabs[0].ended();
+    const bound = () => tabs.map((tab) => tab.all("auth:success").length);
+    const before = bound();
+    // Longer than the client's first pauses together.
+    await pause(4_000);
+    assert.deepEqual(bound(), before, "nobody has come again");
+    for (const tab of tabs.slice(1)) {
+      await tab.settle();
+      assert.deepEqual(tab.all("error"), []);
+      assert.equal(tab.wire.socket.connected, true);
+    }
+  });
+
+  facts("a tab in a call outlives older ones in none when there are too many", async (cast) => {
+    const { caller, callee, room } = await cast.call();
+    const idle = await caller.tab();
+    const newest = await caller.tab();
+    await idle.ended();
+    await newest.settle();
+    await say(caller, callee, room, "still in the call");
   });
 
   facts("both ends hang up at once: one session, one history entry each, counted once (D10)", async (cast) => {

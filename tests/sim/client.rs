@@ -347,6 +347,11 @@ impl World {
                 }
             }
             "auth:failed" => self.clients[who].token = None,
+            // Sent away: what it has said last of its presence may have reached nobody.
+            "error" if heard.fields.text.as_deref().is_some_and(|text| text.starts_with("Too many connections")) => {
+                let client = &mut self.clients[who];
+                (client.authed, client.stance) = (false, client.stance.map(|_| (false, false)));
+            }
             "session:invalidated" => {
                 self.clients[who].token = None;
                 self.clients[who].room = None;

@@ -119,6 +119,8 @@ pub struct Fields {
     pub answer: Option<Box<RawValue>>,
     pub candidate: Option<Box<RawValue>>,
     pub from: Option<UserId>,
+    /// Of a line of chat, or an `error`.
+    #[serde(alias = "message")]
     pub text: Option<String>,
     pub timestamp: Option<u64>,
     pub socials: Option<std::collections::BTreeMap<String, String>>,

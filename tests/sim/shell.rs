@@ -160,6 +160,14 @@ impl World {
             Output::Refused(message) => {
                 self.apply(at, Effect::Send { conn: id, event: ServerEvent::Error { message } })
             }
+            Output::OverBudget { is_last, .. } => {
+                let event = ServerEvent::Error { message: Output::TOO_MANY_EVENTS };
+                self.apply(at, Effect::Send { conn: id, event });
+                if is_last {
+                    let now = self.now;
+                    self.on_conn(id, |conn| conn.close(now, CloseReason::TooManyEvents));
+                }
+            }
             Output::Left(leave) => {
                 self.oracle.leaves(id, leave);
                 let ignored = self.plan.mutant == Some(Mutant::GraceIgnored);
@@ -343,6 +351,5 @@ fn reason(why: Dismissal) -> CloseReason {
         Dismissal::SessionInvalidated => CloseReason::SessionInvalidated,
         Dismissal::Banned => CloseReason::Banned,
         Dismissal::TooManyConnections => CloseReason::TooManyConnections,
-        Dismissal::TooManyEvents => CloseReason::TooManyEvents,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use duet::base::limits::{RECENT_CALLS_MAX, WRITES_PENDING_MAX};
+use duet::base::limits::{RECENT_CALLS_MAX, USER_CONNECTIONS_MAX, WRITES_PENDING_MAX};
 use duet::base::{Time, UserId};
 
 use super::{Broken, Oracle};
@@ -15,6 +15,10 @@ const TIMERS_PER_PERSON: usize = 3_000;
 
 impl Oracle {
     pub(super) fn inspect_bounds(&mut self, shards: &[Shard]) {
+        let crowded = self.people.iter().find(|(_, person)| person.bound.len() > USER_CONNECTIONS_MAX);
+        if let Some((user, person)) = crowded {
+            self.complain("bounds", format!("{user} has {} connections", person.bound.len()));
+        }
         for (at, shard) in shards.iter().enumerate() {
             let sizes = shard.domain.sizes();
             let people = self.homes[at].len();
