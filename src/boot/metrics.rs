@@ -36,11 +36,11 @@ const PORT_STEP: u16 = 6_463;
 /// Pause after the kernel refused a connection.
 const REFUSED_PAUSE: Duration = Duration::from_millis(50);
 
-/// What does not change while the process runs.
+/// What does not change while the process runs, but for the limit.
 pub(super) struct Facts {
     runtime: &'static str,
     store: &'static str,
-    connections_max: usize,
+    connections_max: Arc<AtomicUsize>,
     descriptors: u64,
     memory_limit: Option<u64>,
     memory_thresholds: Thresholds,
@@ -100,20 +100,25 @@ pub(super) fn listen(chosen: MetricsAddress, main: SocketAddr) -> Result<Option<
 
 impl Facts {
     /// As it was configured and found.
-    pub fn new(config: &Config, probe: &Probe, descriptors: u64, clock: Clock) -> Self {
+    pub fn new(config: &Config, probe: &Probe, descriptors: u64, started_at: Time, clock: Clock) -> Self {
         Self {
             runtime: match probe.kind {
                 Runtime::Uring => "io_uring",
                 Runtime::Epoll => "epoll",
             },
             store: if config.database.is_some() { "postgres" } else { "sqlite" },
-            connections_max: config.connections_max,
+            connections_max: Arc::new(AtomicUsize::new(config.connections_max)),
             descriptors,
             memory_limit: config.memory_limit,
             memory_thresholds: config.memory_thresholds,
-            started_at: clock.now(),
+            started_at,
             clock,
         }
+    }
+
+    /// The limit of connections, to be changed by who changes it.
+    pub fn connections_max(&self) -> Arc<AtomicUsize> {
+        self.connections_max.clone()
     }
 }
 
@@ -274,7 +279,7 @@ impl Gatherer {
         )
         .value(self.open.load(Ordering::Relaxed) as f64);
         page.family("duet_connections_limit", Kind::Gauge, "Connections that may be open.")
-            .value(facts.connections_max as f64);
+            .value(facts.connections_max.load(Ordering::Relaxed) as f64);
         page.family(
             "duet_refusing_connections",
             Kind::Gauge,

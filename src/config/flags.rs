@@ -4,7 +4,8 @@
 
 /// Every flag, in the order of `--help`. Bounds stand where they are read.
 #[rustfmt::skip]
-pub(super) const FLAGS: [Flag; 63] = [
+pub(super) const FLAGS: [Flag; 64] = [
+    flag(ENV_FILE, "ENV_FILE", "", "File with lines NAME=value for what the environment leaves open; SIGHUP reads it again"),
     flag("plan", "PLAN", "auto", "512mb, 1gb, 2gb, 4gb, 8gb, or auto: the largest that fits; sets every value that says auto"),
     flag("port", "PORT", "3001", "TCP port; 0 lets the system choose one"),
     flag("host", "HOST", "0.0.0.0", "Address to listen on; :: is all addresses, IPv4 and IPv6"),
@@ -92,6 +93,35 @@ impl Flag {
     }
 }
 
+/// Settings that a reload changes; the others need a restart.
+pub(super) const LIVE: [&str; 20] = [
+    "public-url",
+    ALLOWED_ORIGINS,
+    "trusted-proxies",
+    "turn-urls",
+    TURN_SECRET,
+    "turn-secret-file",
+    "stun-urls",
+    "signups-per-hour",
+    "logins-per-hour",
+    "auth-failures",
+    "api-per-minute",
+    "turn-per-hour",
+    "queue-list-max",
+    "connections-max",
+    "user-connections-max",
+    "event-rate",
+    "event-burst",
+    "sweep-seconds",
+    "history-keep-days",
+    "log",
+];
+
+/// Whether a reload changes the setting with this name.
+pub(super) fn is_live(name: &str) -> bool {
+    LIVE.contains(&name)
+}
+
 /// The line of the table with this name.
 pub(super) fn find(name: &str) -> &'static Flag {
     FLAGS.iter().find(|flag| flag.name == name).expect("settings are asked for by the names of the table")
@@ -119,6 +149,8 @@ pub enum Command {
 
 /// Print for programs. No setting: it has neither a variable nor a default.
 pub(super) const JSON: &str = "json";
+/// Where variables are read that can change.
+pub(super) const ENV_FILE: &str = "env-file";
 /// Those of the pages that may call.
 pub(super) const ALLOWED_ORIGINS: &str = "allowed-origins";
 /// Its value is never shown.

@@ -41,7 +41,8 @@ pub async fn run(shard: Rc<Shard>, listener: Listener) {
 }
 
 fn welcome(shard: &Rc<Shard>, mut stream: Stream, peer: std::net::IpAddr) {
-    let is_full = shard.open.fetch_add(1, Ordering::Relaxed) >= shard.settings.connections_max;
+    let settings = shard.settings();
+    let is_full = shard.open.fetch_add(1, Ordering::Relaxed) >= settings.connections_max;
     if is_full || shard.refusing.load(Ordering::Relaxed) {
         shard.open.fetch_sub(1, Ordering::Relaxed);
         shard.counters.refused.add_one(if is_full { Refused::Full } else { Refused::MemoryShort } as usize);
@@ -50,6 +51,6 @@ fn welcome(shard: &Rc<Shard>, mut stream: Stream, peer: std::net::IpAddr) {
     }
     shard.counters.opened.add_one(Opened::Socket as usize);
     let seed = shard.random.borrow_mut().bytes();
-    let conn = Conn::new(shard.now(), shard.settings.conn.clone(), peer.to_canonical(), seed);
+    let conn = Conn::new(shard.now(), settings.conn.clone(), peer.to_canonical(), seed);
     connection::serve(shard.clone(), Served { conn, stream: Some(stream), journey: None });
 }

@@ -22,11 +22,11 @@ use crate::domain::rate::{Action, Bucket, Key, Limit, Standing};
 use crate::message::{Delta, UserMessage};
 use crate::runtime::{spawn_local, yield_now};
 
-use super::Shard;
 use super::connection::{self, Adopted};
 use super::drain;
 use super::polling::Whereabouts;
 use super::sample::Sample;
+use super::{Settings, Shard};
 
 /// Messages handled in a row before other tasks have their turn.
 const BATCH: u32 = 128;
@@ -49,6 +49,8 @@ pub enum Envelope {
     Forget { user: UserId, reply: oneshot::Sender<()> },
     /// Memory is short: give up what can be read again.
     Shrink { reply: oneshot::Sender<()> },
+    /// Go on with these.
+    Settings { settings: Box<Settings>, reply: oneshot::Sender<()> },
     /// Answer, to show that this shard serves and is not stuck.
     Ping { reply: oneshot::Sender<()> },
     /// This shard's share of the counts.
@@ -184,6 +186,10 @@ impl Shard {
             Envelope::Shrink { reply } => {
                 self.stores.shrink();
                 self.scratch.shrink();
+                let _ = reply.send(());
+            }
+            Envelope::Settings { settings, reply } => {
+                self.set(*settings);
                 let _ = reply.send(());
             }
             Envelope::Ping { reply } => drop(reply.send(())),

@@ -259,7 +259,7 @@ impl Task {
             Err(Detour::Follow(shard)) => return Some(shard),
         };
         self.shard.counters.requests.add_one(counted::place(Answerer::Engine as usize, response.status));
-        let mut response = api::mark_engine(&self.shard.settings.api, request, response);
+        let mut response = api::mark_engine(&self.shard.settings().api, request, response);
         let shard = self.shard.clone();
         self.meanwhile(encode(&shard, request, &mut response)).await;
         let now = self.shard.now();
@@ -270,7 +270,7 @@ impl Task {
     /// A new session, whose open packet answers the request.
     fn open_session(&mut self, path: &str) -> Response {
         let (shard, now) = (self.shard.clone(), self.shard.now());
-        if shard.open.fetch_add(1, Ordering::Relaxed) >= shard.settings.connections_max {
+        if shard.open.fetch_add(1, Ordering::Relaxed) >= shard.settings().connections_max {
             shard.open.fetch_sub(1, Ordering::Relaxed);
             shard.counters.refused.add_one(Refused::Full as usize);
             return ApiError::AtCapacity.response();

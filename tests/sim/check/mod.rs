@@ -69,7 +69,12 @@ impl Seen {
             Input::Tick => Self::Tick,
             Input::Stored { .. } => Self::Stored,
             Input::Connect { conn, .. } => Self::Connect(*conn),
-            Input::Published(_) | Input::Sweep | Input::Resume(_) | Input::Drain | Input::Flush => Self::Other,
+            Input::Published(_)
+            | Input::Settings(_)
+            | Input::Sweep
+            | Input::Resume(_)
+            | Input::Drain
+            | Input::Flush => Self::Other,
         }
     }
 }
