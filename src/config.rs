@@ -48,6 +48,7 @@ use crate::telemetry::logs;
 use crate::telemetry::manager::Thresholds;
 use crate::wire::deflate::Policy;
 use crate::wire::encoding;
+use crate::wire::forwarded::AddressHeader;
 use crate::{api, conn, domain, hashing, shard, store};
 
 /// All settings, checked. Times in the unit that the name ends with; a rate of 0 is no limit.
@@ -60,6 +61,7 @@ pub struct Config {
     pub public_url: Option<String>,
     pub allowed_origins: Vec<String>,
     pub trusted_proxies: Vec<IpNet>,
+    pub address_header: AddressHeader,
     /// `production` and `development` mean something, other names nothing.
     pub environment: String,
     /// The folder of the embedded database, or of the journal.
@@ -215,6 +217,7 @@ impl Config {
             deflate_bytes_min: self.deflate_threshold,
             is_conformance_target: self.is_conformance_target,
             trusted_proxies: self.trusted_proxies.clone(),
+            address_header: self.address_header,
             ..conn::Settings::default()
         }
     }
@@ -312,6 +315,9 @@ fn read(reader: &mut Reader, system: &System, command: Command) -> Config {
         }),
         allowed_origins: reader.list("allowed-origins", "must be of the form https://host, without a path", origin),
         trusted_proxies: reader.list("trusted-proxies", "must be an IP address or a network like 10.0.0.0/8", network),
+        address_header: reader
+            .one("client-address-header", "must be x-forwarded-for or x-real-ip", parsed)
+            .unwrap_or_default(),
         environment: reader.text("environment"),
         data: reader.text("data").into(),
         database: reader.database(),

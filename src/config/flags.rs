@@ -4,14 +4,15 @@
 
 /// Every flag, in the order of `--help`. Bounds stand where they are read.
 #[rustfmt::skip]
-pub(super) const FLAGS: [Flag; 64] = [
+pub(super) const FLAGS: [Flag; 65] = [
     flag(ENV_FILE, "ENV_FILE", "", "File with lines NAME=value for what the environment leaves open; SIGHUP reads it again"),
     flag("plan", "PLAN", "auto", "512mb, 1gb, 2gb, 4gb, 8gb, or auto: the largest that fits; sets every value that says auto"),
     flag("port", "PORT", "3001", "TCP port; 0 lets the system choose one"),
     flag("host", "HOST", "0.0.0.0", "Address to listen on; :: is all addresses, IPv4 and IPv6"),
     flag("public-url", "API_BASE", "", "Where browsers reach this server, such as https://api.example.org"),
     flag(ALLOWED_ORIGINS, "ALLOWED_ORIGINS", "http://localhost:3000", "Origins whose pages may call, comma-separated"),
-    flag("trusted-proxies", "TRUSTED_PROXIES", "", "Proxies whose X-Forwarded-For is believed, addresses or networks, comma-separated"),
+    flag("trusted-proxies", "TRUSTED_PROXIES", "", "Proxies that are believed whose request it is, addresses or networks, comma-separated"),
+    flag("client-address-header", "CLIENT_ADDRESS_HEADER", "x-forwarded-for", "Where they say so: x-forwarded-for, or x-real-ip"),
     flag("environment", "NODE_ENV", "default", "production: redirect to HTTPS; development: no limit on requests; else any name"),
     flag("data", "DATA_DIR", "./data", "Folder of the database; with DATABASE_URL that of the journal"),
     flag("paywall", "PAYWALL", "off", "on: only who paid or has an invite code may queue and call; off"),
@@ -94,10 +95,11 @@ impl Flag {
 }
 
 /// Settings that a reload changes; the others need a restart.
-pub(super) const LIVE: [&str; 20] = [
+pub(super) const LIVE: [&str; 21] = [
     "public-url",
     ALLOWED_ORIGINS,
     "trusted-proxies",
+    "client-address-header",
     "turn-urls",
     TURN_SECRET,
     "turn-secret-file",

@@ -4,6 +4,7 @@ use ipnet::IpNet;
 
 use crate::base::limits;
 use crate::wire::deflate::Policy;
+use crate::wire::forwarded::AddressHeader;
 use crate::wire::upgrade::Dialect;
 
 /// Where socket.io-client looks for Engine.IO.
@@ -42,8 +43,10 @@ pub struct Settings {
     pub deflate_bytes_min: usize,
     /// Speak what protocol suites expect, instead of the product.
     pub is_conformance_target: bool,
-    /// Proxies whose `X-Forwarded-For` is believed.
+    /// Proxies that are believed whom they speak for.
     pub trusted_proxies: Vec<IpNet>,
+    /// Where they say so.
+    pub address_header: AddressHeader,
 }
 
 impl Default for Settings {
@@ -64,6 +67,7 @@ impl Default for Settings {
             deflate_bytes_min: limits::DEFLATE_BYTES_MIN,
             is_conformance_target: false,
             trusted_proxies: Vec::new(),
+            address_header: AddressHeader::default(),
         }
     }
 }
