@@ -62,6 +62,7 @@ pub struct Config {
     pub allowed_origins: Vec<String>,
     pub trusted_proxies: Vec<IpNet>,
     pub address_header: AddressHeader,
+    pub proxy_protocol: bool,
     /// `production` and `development` mean something, other names nothing.
     pub environment: String,
     /// The folder of the embedded database, or of the journal.
@@ -218,6 +219,7 @@ impl Config {
             is_conformance_target: self.is_conformance_target,
             trusted_proxies: self.trusted_proxies.clone(),
             address_header: self.address_header,
+            proxy_protocol: self.proxy_protocol,
             ..conn::Settings::default()
         }
     }
@@ -318,6 +320,7 @@ fn read(reader: &mut Reader, system: &System, command: Command) -> Config {
         address_header: reader
             .one("client-address-header", "must be x-forwarded-for or x-real-ip", parsed)
             .unwrap_or_default(),
+        proxy_protocol: reader.one("proxy-protocol", "must be on or off", switch).unwrap_or(false),
         environment: reader.text("environment"),
         data: reader.text("data").into(),
         database: reader.database(),

@@ -4,7 +4,7 @@
 
 /// Every flag, in the order of `--help`. Bounds stand where they are read.
 #[rustfmt::skip]
-pub(super) const FLAGS: [Flag; 65] = [
+pub(super) const FLAGS: [Flag; 66] = [
     flag(ENV_FILE, "ENV_FILE", "", "File with lines NAME=value for what the environment leaves open; SIGHUP reads it again"),
     flag("plan", "PLAN", "auto", "512mb, 1gb, 2gb, 4gb, 8gb, or auto: the largest that fits; sets every value that says auto"),
     flag("port", "PORT", "3001", "TCP port; 0 lets the system choose one"),
@@ -13,6 +13,7 @@ pub(super) const FLAGS: [Flag; 65] = [
     flag(ALLOWED_ORIGINS, "ALLOWED_ORIGINS", "http://localhost:3000", "Origins whose pages may call, comma-separated"),
     flag("trusted-proxies", "TRUSTED_PROXIES", "", "Proxies that are believed whose request it is, addresses or networks, comma-separated"),
     flag("client-address-header", "CLIENT_ADDRESS_HEADER", "x-forwarded-for", "Where they say so: x-forwarded-for, or x-real-ip"),
+    flag("proxy-protocol", "PROXY_PROTOCOL", "off", "on: each connection comes from a trusted proxy and begins with a PROXY header, version 1 or 2; off"),
     flag("environment", "NODE_ENV", "default", "production: redirect to HTTPS; development: no limit on requests; else any name"),
     flag("data", "DATA_DIR", "./data", "Folder of the database; with DATABASE_URL that of the journal"),
     flag("paywall", "PAYWALL", "off", "on: only who paid or has an invite code may queue and call; off"),

@@ -171,7 +171,7 @@ impl Http {
     fn begin(&mut self, context: &mut Context, head: Head, length: usize) -> Step {
         let settings = context.settings;
         *context.address =
-            client_address(context.peer, &settings.trusted_proxies, settings.address_header, &head.request);
+            client_address(*context.peer, &settings.trusted_proxies, settings.address_header, &head.request);
         // What is posted to a session may be as long as a message of a WebSocket (contract 3.1, `maxPayload`).
         let bytes_max = match is_engine(context, &head) {
             true => context.settings.message_bytes_max,

@@ -1,10 +1,12 @@
 //! What of a connection may be configured; one value shared by all connections of a shard.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use ipnet::IpNet;
 
 use crate::base::limits;
 use crate::wire::deflate::Policy;
-use crate::wire::forwarded::AddressHeader;
+use crate::wire::forwarded::{AddressHeader, is_within};
 use crate::wire::upgrade::Dialect;
 
 /// Where socket.io-client looks for Engine.IO.
@@ -47,6 +49,8 @@ pub struct Settings {
     pub trusted_proxies: Vec<IpNet>,
     /// Where they say so.
     pub address_header: AddressHeader,
+    /// Each connection must begin with a PROXY header.
+    pub proxy_protocol: bool,
 }
 
 impl Default for Settings {
@@ -68,11 +72,25 @@ impl Default for Settings {
             is_conformance_target: false,
             trusted_proxies: Vec::new(),
             address_header: AddressHeader::default(),
+            proxy_protocol: false,
         }
     }
 }
 
 impl Settings {
+    /// Whether this is one of the proxies.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        is_within(&self.trusted_proxies, peer)
+    }
+
+    /// Whether a connection of this peer has any prospect: where a PROXY header is required it must come from a proxy. This
+    /// machine may look whether the server is well, by a header that says no more than that.
+    pub fn admits(&self, peer: IpAddr) -> bool {
+        !self.proxy_protocol
+            || self.trusts(peer)
+            || [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()].contains(&peer)
+    }
+
     /// What is spoken at `path`, if it is not an ordinary resource. A slash at the end makes no difference.
     pub fn dialect(&self, path: &str) -> Option<Dialect> {
         let path = path.strip_suffix('/').unwrap_or(path);

@@ -42,6 +42,10 @@ pub async fn run(shard: Rc<Shard>, listener: Listener) {
 
 fn welcome(shard: &Rc<Shard>, mut stream: Stream, peer: std::net::IpAddr) {
     let settings = shard.settings();
+    let peer = peer.to_canonical();
+    if !settings.conn.admits(peer) {
+        return shard.counters.refused.add_one(Refused::Stranger as usize);
+    }
     let is_full = shard.open.fetch_add(1, Ordering::Relaxed) >= settings.connections_max;
     if is_full || shard.refusing.load(Ordering::Relaxed) {
         shard.open.fetch_sub(1, Ordering::Relaxed);
@@ -51,6 +55,6 @@ fn welcome(shard: &Rc<Shard>, mut stream: Stream, peer: std::net::IpAddr) {
     }
     shard.counters.opened.add_one(Opened::Socket as usize);
     let seed = shard.random.borrow_mut().bytes();
-    let conn = Conn::new(shard.now(), settings.conn.clone(), peer.to_canonical(), seed);
+    let conn = Conn::new(shard.now(), settings.conn.clone(), peer, seed);
     connection::serve(shard.clone(), Served { conn, stream: Some(stream), journey: None });
 }

@@ -26,7 +26,7 @@ pub(super) struct Counters {
     /// Sessions by polling that went on over a WebSocket: two connections became one.
     pub upgraded: Counter,
     /// By [`Refused`].
-    pub refused: Tally<2>,
+    pub refused: Tally<3>,
     /// Open now, by [`Transport`].
     pub transports: Levels<{ Transport::NAMES.len() }>,
     pub received: Tally<{ ClientEvent::NAMES.len() }>,
@@ -71,10 +71,12 @@ impl Opened {
 pub(super) enum Refused {
     Full,
     MemoryShort,
+    /// No proxy of ours, where only those may connect.
+    Stranger,
 }
 
 impl Refused {
-    pub const NAMES: [&'static str; 2] = ["full", "memory_short"];
+    pub const NAMES: [&'static str; 3] = ["full", "memory_short", "stranger"];
 }
 
 /// Why the store gave no answer that can be used.

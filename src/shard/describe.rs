@@ -66,7 +66,7 @@ fn connections(samples: &[&Sample], counters: &Counters, page: &mut Page) {
     page.family(
         "duet_connections_refused_total",
         Kind::Counter,
-        "Connections turned away with 503 before anything else.",
+        "Connections turned away before anything else, strangers without a word.",
     )
     .each("reason", &Refused::NAMES, counters.refused.get());
 }
