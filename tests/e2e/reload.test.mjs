@@ -1,13 +1,16 @@
 // SIGHUP: settings that change while the server runs, and what is said of those that cannot (README, "Changed while it runs").
 
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { writeFileSync } from "node:fs";
+import net from "node:net";
 import { join } from "node:path";
 import { describe, it } from "node:test";
 import { Cast, hangUp, say } from "./cast.mjs";
 import { freshAddress, request } from "./client.mjs";
 import { Scrape } from "./metrics.mjs";
-import { Server, eventually, temporaryFolder } from "./server.mjs";
+import { BIN, Server, eventually, temporaryFolder } from "./server.mjs";
 import { Service, tells } from "./service.mjs";
 
 const GUEST = { name: "Ada", gender: "female" };
@@ -90,6 +93,19 @@ describe("a reload", { concurrency: 2, timeout: 120_000 }, () => {
     t.after(() => server.kill());
     assert.match(await reload(server), /reloaded: no setting has changed/);
     assert.equal((await request(server.url, "GET", "/ready")).status, 200);
+  });
+
+  it("that is asked for while it starts does not end it", async (t) => {
+    const database = net.createServer(() => {});
+    await new Promise((resolve) => database.listen(0, "127.0.0.1", resolve));
+    t.after(() => database.close());
+    const url = `postgres://duet@127.0.0.1:${database.address().port}/duet?sslmode=disable`;
+    const args = ["--port=0", "--metrics=off", "--data", join(temporaryFolder(), "data"), "--database-timeout=1000", "--database-url", url];
+    const starting = spawn(BIN, args, { stdio: "ignore", env: { PATH: process.env.PATH } });
+    t.after(() => starting.kill("SIGKILL"));
+    await once(database, "connection");
+    starting.kill("SIGHUP");
+    assert.deepEqual(await once(starting, "exit"), [1, null], "it waited for its database in vain, and said so");
   });
 
   it("is told to the service manager with its time, and that it is over with its outcome", async (t) => {
