@@ -35,6 +35,10 @@ export default defineRailway((context) => {
       PORT: String(PORT),
       // Both IPv4 and IPv6: Railway's private network is IPv6.
       HOST: "::",
+      // The edge names the client there, and lets no visitor do so. Its own addresses are not documented to stay what they
+      // are, and nobody but the edge and the project's own services reaches this port: no TCP proxy must be opened to it.
+      CLIENT_ADDRESS_HEADER: "x-real-ip",
+      TRUSTED_PROXIES: "0.0.0.0/0,::/0",
       API_BASE: "https://${{RAILWAY_PUBLIC_DOMAIN}}",
       ALLOWED_ORIGINS: preserve(),
       TURN_URLS: preserve(),

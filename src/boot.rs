@@ -2,9 +2,11 @@
 //!
 //! Start: settings, runtime, listeners, store, hashing pool, running calls ([`running`]), shards. Stop: no new connections,
 //! the open ones closed, what happened in calls stored, shards ended, pool and store drained. Each failure to start is one
-//! line. A service manager may have opened the listener, and is told of start and stop ([`service`]).
+//! line. A service manager may have opened the listener, and is told of start and stop ([`service`]). Settings may
+//! change in between ([`reload`]).
 
 mod metrics;
+mod reload;
 mod running;
 mod service;
 
@@ -14,7 +16,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::base::ShardId;
@@ -33,6 +36,7 @@ use crate::telemetry::memory::Memory;
 use crate::{hashing, store};
 
 use metrics::Facts;
+use reload::Reloader;
 
 /// Runs the server until a signal stops it.
 ///
@@ -40,7 +44,7 @@ use metrics::Facts;
 /// What kept it from starting, as one line.
 pub fn run(config: &Config) -> Result<(), String> {
     let is_json = config.log_format.is_json(config.is_production());
-    logs::start(&config.log, is_json)?;
+    let log = logs::start(&config.log, is_json)?;
     abort_on_shared_panic();
     let clock = Clock::start();
     let open_store = || store::open(&config.store_settings(), Arc::new(move || clock.now()));
@@ -49,6 +53,7 @@ pub fn run(config: &Config) -> Result<(), String> {
         tracing::info!(store = config.store_description(), "the schema is up to date");
         return Ok(());
     }
+    let (runtime, hangup) = prepare_signals()?;
     give_large_blocks_back();
     let descriptors = raise_descriptor_limit();
     let cpus = usable_cpus();
@@ -61,7 +66,8 @@ pub fn run(config: &Config) -> Result<(), String> {
     let links = Links { store: store.link(), hasher: pool.hasher() };
     let placement = Placement::new(shards);
     let places = Arc::new(Places::new(config.connections_max));
-    let settings = Arc::new(config.shard_settings(&probe, shards, clock.now()));
+    let started_at = clock.now();
+    let settings = config.shard_settings(&probe, shards, started_at);
     let (senders, inboxes) = shard::inboxes(placement);
     let mut handover = running::Handover::new(store.link(), placement);
     let resumed = handover.begin()?;
@@ -85,24 +91,36 @@ pub fn run(config: &Config) -> Result<(), String> {
         let thread = spawn_shard(probe.kind, format!("shard-{index}"), cpu, move || shard::run(start));
         threads.push(thread.map_err(|error| format!("shard {index} cannot start: {error}"))?);
     }
-    let facts = Facts::new(config, &probe, descriptors, clock);
+    let facts = Facts::new(config, &probe, descriptors, started_at, clock);
     let metrics = metrics.map(|listener| listener.serve(facts, senders.clone(), store.link(), places.clone()));
     let whereabouts =
         Whereabouts { bound, metrics: metrics.as_ref().map(metrics::Server::address), probe: &probe, descriptors };
-    if is_json {
-        whereabouts.log(config)
-    } else {
-        whereabouts.print(config)
-    }
-    // A start that fails says only why.
-    config.warnings.iter().for_each(|line| tracing::warn!("{line}"));
+    whereabouts.tell(config, is_json);
     let status = format!("serving on {bound}: {shards} shards, {}, {}", probe.kind, config.store_description());
-    let meanwhile = async { tokio::join!(watch_memory(&senders, config, &places), handover.watch(&senders)).0 };
-    wait_and_stop(&senders, threads, Duration::from_secs(config.drain_seconds), &status, meanwhile, metrics)?;
+    let (log, probe, senders, status) = (&log, &probe, senders.as_slice(), status.as_str());
+    let reloads = Reloader { config, log, probe, started_at, places: places.clone(), senders, status }.run(hangup);
+    let meanwhile = async { tokio::join!(watch_memory(senders, config, &places), handover.watch(senders), reloads).0 };
+    let stop_within = Duration::from_secs(config.drain_seconds);
+    wait_and_stop(&runtime, senders, threads, stop_within, status, meanwhile, metrics)?;
     pool.stop();
     store.stop();
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The runtime of this thread, and word of every SIGHUP from now on: one that came before it is asked for must not end
+/// the process.
+fn prepare_signals() -> Result<(Runtime, Signal), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(no_signals)?;
+    let hangup = {
+        let _entered = runtime.enter();
+        signal(SignalKind::hangup()).map_err(no_signals)?
+    };
+    Ok((runtime, hangup))
+}
+
+fn no_signals(error: std::io::Error) -> String {
+    format!("signals cannot be waited for: {error}")
 }
 
 /// A listener for each shard, and their address: the service manager's, if it has opened any, else of our own.
@@ -137,6 +155,16 @@ impl Whereabouts<'_> {
 
     fn metrics_url(&self) -> String {
         self.metrics.map_or("off".to_owned(), |at| format!("http://{at}/metrics"))
+    }
+
+    /// Said once nothing can fail any more: a start that fails says only why.
+    fn tell(&self, config: &Config, is_json: bool) {
+        if is_json {
+            self.log(config);
+        } else {
+            self.print(config);
+        }
+        config.warnings.iter().for_each(|line| tracing::warn!("{line}"));
     }
 
     /// For programs: one line of the log.
@@ -209,6 +237,7 @@ async fn watch_memory(senders: &[mpsc::Sender<Envelope>], config: &Config, place
 /// Tells the service manager `status` once all shards serve, waits for SIGINT or SIGTERM, doing `meanwhile`, then stops
 /// the shards: first the connections of all, then what they left to be stored.
 fn wait_and_stop(
+    runtime: &Runtime,
     senders: &[mpsc::Sender<Envelope>],
     threads: Vec<JoinHandle<()>>,
     stop_within: Duration,
@@ -216,10 +245,8 @@ fn wait_and_stop(
     meanwhile: impl Future<Output = ()>,
     metrics: Option<metrics::Server>,
 ) -> Result<(), String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| format!("signals cannot be waited for: {error}"))?;
     runtime.block_on(async {
-        let listen = |kind| signal(kind).map_err(|error| format!("signals cannot be waited for: {error}"));
+        let listen = |kind| signal(kind).map_err(no_signals);
         if let Some(server) = metrics {
             // Until the last shard has stopped: how a stop goes is worth seeing, too.
             tokio::spawn(server.run());

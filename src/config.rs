@@ -1,14 +1,18 @@
 //! Every setting: its flag, its environment variable, its default, and what it becomes in the layers' own settings.
 //!
-//! The only place that reads arguments and environment; `boot` reads the result, once. A flag beats its variable, a
-//! variable a file with a secret, and any of them the plan; a blank value counts as none. All that is wrong is told at
-//! once, one line each. Not here: what the settings mean.
+//! The only place that reads arguments and environment; `boot` reads the result at the start, and again when it is asked to.
+//! A flag beats its variable, a variable the same one in the file of variables, that a file with a secret, and any of
+//! them the plan; a blank value counts as none. All that is wrong is told at once, one line each. Not here: what the
+//! settings mean.
 
 mod checks;
+mod command;
+mod environment;
 mod flags;
 pub mod plan;
 mod reader;
 mod reading;
+mod reload;
 mod secrets;
 mod system;
 
@@ -18,21 +22,23 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::error::ErrorKind;
-use clap::{Arg, ArgAction};
 use ipnet::IpNet;
 
+pub use self::command::settings_table;
 pub use self::flags::Command;
 pub use self::reader::Source;
 pub use self::reading::{Reading, Setting};
+pub use self::reload::Reload;
 pub use self::system::System;
 
-use self::flags::{ADDRESS_CONNECTIONS, COMMAND, COMMANDS, DATABASE_URL, FLAGS, Flag, JSON, REDIS_URL, TURN_SECRET};
+use self::command::{command, misread};
+use self::flags::{ADDRESS_CONNECTIONS, DATABASE_URL, TURN_SECRET};
 use self::plan::Plan;
 use self::reader::{
     CONNECTIONS_TOP, Reader, connections, count, filter, is_origin, limit, metrics, network, origin, parsed, path,
     scheme, switch,
 };
+use self::reload::Origin;
 use crate::api::demo::Demo;
 use crate::api::settings::TURN_TTL_S;
 use crate::api::{Limits, TurnSettings};
@@ -46,6 +52,7 @@ use crate::telemetry::logs;
 use crate::telemetry::manager::Thresholds;
 use crate::wire::deflate::Policy;
 use crate::wire::encoding;
+use crate::wire::forwarded::AddressHeader;
 use crate::{api, conn, domain, hashing, shard, store};
 
 /// All settings, checked. Times in the unit that the name ends with; a rate of 0 is no limit.
@@ -58,6 +65,8 @@ pub struct Config {
     pub public_url: Option<String>,
     pub allowed_origins: Vec<String>,
     pub trusted_proxies: Vec<IpNet>,
+    pub address_header: AddressHeader,
+    pub proxy_protocol: bool,
     /// `production` and `development` mean something, other names nothing.
     pub environment: String,
     /// The folder of the embedded database, or of the journal.
@@ -141,6 +150,7 @@ pub struct Config {
     pub metrics: MetricsAddress,
     pub drain_seconds: u64,
     pub resume_seconds: u64,
+    origin: Origin,
 }
 
 /// Where metrics are served.
@@ -216,6 +226,8 @@ impl Config {
             allowances: self.event_allowances,
             is_conformance_target: self.is_conformance_target,
             trusted_proxies: self.trusted_proxies.clone(),
+            address_header: self.address_header,
+            proxy_protocol: self.proxy_protocol,
             ..conn::Settings::default()
         }
     }
@@ -298,57 +310,6 @@ impl Config {
     }
 }
 
-/// Flag, variable, default and meaning of every setting, as the command line knows them.
-pub fn settings_table() -> Vec<(String, String, String, String)> {
-    let row = |flag: &Flag| {
-        (format!("--{}", flag.name), flag.variable.to_owned(), flag.default.to_owned(), flag.help.to_owned())
-    };
-    FLAGS.iter().filter(|flag| flag.name != REDIS_URL).map(row).collect()
-}
-
-/// The command line, made of the table.
-fn command() -> clap::Command {
-    let arg = |flag: &Flag| {
-        let arg = Arg::new(flag.name).long(flag.name).env(flag.variable).help(flag.help).value_name("VALUE");
-        let arg = arg.hide_env_values(true);
-        let arg = arg.hide(flag.name == REDIS_URL);
-        if flag.default.is_empty() { arg } else { arg.default_value(flag.default) }
-    };
-    let lines: String = COMMANDS.iter().map(|(name, _, help)| format!("  {name:13} {help}\n")).collect();
-    clap::Command::new("duet")
-        .version(env!("CARGO_PKG_VERSION"))
-        .about("Self-hosted backend of one-to-one video chat")
-        .after_help(format!(
-            "Commands, besides serving:\n{lines}check-config and doctor print for programs with --json.\n\n\
-             Every setting is also read from the environment variable named with it; a flag beats it."
-        ))
-        .arg(
-            Arg::new(COMMAND)
-                .value_name("COMMAND")
-                .value_parser(COMMANDS.map(|(name, ..)| name))
-                .hide_possible_values(true)
-                .help("What to do instead of serving, see below"),
-        )
-        .arg(
-            Arg::new(JSON)
-                .long(JSON)
-                .action(ArgAction::SetTrue)
-                .hide(true)
-                .help("Print for programs (check-config, doctor)"),
-        )
-        .args(FLAGS.iter().map(arg))
-}
-
-/// What clap has to say: help and version as they are, an error in one line.
-fn misread(error: &clap::Error) -> ConfigExit {
-    let text = error.render().to_string();
-    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-        return ConfigExit::answer(text, 0);
-    }
-    let line = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-    ConfigExit::refusal(format!("duet: {line} (see --help)\n"))
-}
-
 /// Reads and checks every setting. What is wrong is noted in `reader`; its field then holds anything.
 fn read(reader: &mut Reader, system: &System, command: Command) -> Config {
     let (plan, memory_limit) = resolve(reader, system);
@@ -362,6 +323,10 @@ fn read(reader: &mut Reader, system: &System, command: Command) -> Config {
         }),
         allowed_origins: reader.list("allowed-origins", "must be of the form https://host, without a path", origin),
         trusted_proxies: reader.list("trusted-proxies", "must be an IP address or a network like 10.0.0.0/8", network),
+        address_header: reader
+            .one("client-address-header", "must be x-forwarded-for or x-real-ip", parsed)
+            .unwrap_or_default(),
+        proxy_protocol: reader.one("proxy-protocol", "must be on or off", switch).unwrap_or(false),
         environment: reader.text("environment"),
         data: reader.text("data").into(),
         database: reader.database(),
@@ -416,6 +381,7 @@ fn read(reader: &mut Reader, system: &System, command: Command) -> Config {
         drain_seconds: reader.number("drain-seconds", 0..=3_600),
         resume_seconds: reader.number("resume-seconds", 0..=3_600),
         warnings: Vec::new(),
+        origin: Origin::new(reader, system),
     };
     checks::check(config, reader, system)
 }

@@ -9,6 +9,7 @@ use duet::base::{EngineSid, Random, ShardId, Time, Token, UserId, limits};
 use duet::conn::{CloseReason, Conn, Output, Settings};
 use duet::wire::deflate::{Deflater, Inflater, Policy};
 use duet::wire::http::{Method, Response};
+use duet::wire::proxy::LOCAL;
 use duet::wire::upgrade::EngineRefusal;
 use duet::wire::websocket::{Control, Data, EncodedHeader, OpCode, apply_mask};
 
@@ -1266,6 +1267,67 @@ fn a_forwarded_address_counts_from_trusted_proxies_only() {
     let mut proxied = Client::with(Settings { trusted_proxies, ..Settings::default() });
     assert_eq!(proxied.say(head).conn.address().to_string(), "192.0.2.7");
     assert_eq!(proxied.say(&get("/")).conn.address().to_string(), "127.0.0.1", "it is told anew by every request");
+}
+
+/// Where proxies of this network pass connections on.
+fn behind(network: &str) -> Settings {
+    Settings { proxy_protocol: true, trusted_proxies: vec![network.parse().unwrap()], ..Settings::default() }
+}
+
+/// A peer there; on loopback, as all.
+fn passed_on(network: &str) -> Client {
+    Client::with(behind(network))
+}
+
+#[test]
+fn a_proxy_header_names_the_client_once_for_all_requests() {
+    let header = b"PROXY TCP4 192.0.2.7 198.51.100.1 56324 443\r\n";
+    let mut client = passed_on("127.0.0.0/8");
+    client.say(&header[..20]).say(&header[20..]).say(&get("/"));
+    assert_eq!(
+        (client.conn.address().to_string().as_str(), client.transcript.len()),
+        ("192.0.2.7", 2),
+        "{}",
+        client.heard()
+    );
+    client.say(b"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 10.0.0.1\r\n\r\n");
+    assert_eq!(client.conn.address().to_string(), "192.0.2.7", "who is no proxy speaks for nobody");
+    let mut local = passed_on("127.0.0.0/8");
+    local.say(&[&LOCAL[..], &get("/")].concat());
+    assert_eq!(local.conn.address().to_string(), "127.0.0.1", "the proxy asks for itself");
+}
+
+#[test]
+fn without_a_header_that_is_believed_nothing_is_answered() {
+    let header = b"PROXY TCP4 192.0.2.7 198.51.100.1 56324 443\r\n";
+    for (trusted, bytes) in [
+        ("127.0.0.0/8", get("/")),
+        ("127.0.0.0/8", b"PROXY TCP4 192.0.2.7\r\n".to_vec()),
+        ("192.0.2.0/24", header.to_vec()),
+    ] {
+        let mut client = passed_on(trusted);
+        client.say(&bytes);
+        assert_eq!(client.transcript, ["close bad_proxy_header"], "{:?}", String::from_utf8_lossy(&bytes));
+    }
+    let mut sender = passed_on("192.0.2.0/24");
+    sender.say(&[&LOCAL[..], &get("/")].concat());
+    assert_eq!(sender.transcript, ["Get /", "200 /"]);
+    let admits = |peer: &str| behind("192.0.2.0/24").admits(peer.parse().unwrap());
+    let peers = ["192.0.2.9", "127.0.0.1", "::1", "127.0.0.2", "203.0.113.1"];
+    assert_eq!(peers.map(admits), [true, true, true, false, false]);
+    assert!(Settings::default().admits("203.0.113.1".parse().unwrap()));
+}
+
+#[test]
+fn a_proxy_header_has_its_time_and_the_request_behind_it_has_its_own() {
+    let mut late = passed_on("127.0.0.0/8");
+    late.say(b"PROXY TCP4 ").wait(limits::PROXY_TIMEOUT_MS);
+    assert_eq!(late.transcript, ["close head_timeout"]);
+    let mut silent = passed_on("127.0.0.0/8");
+    silent.wait(limits::PROXY_TIMEOUT_MS - 1).say(&LOCAL).wait(limits::HEAD_TIMEOUT_MS - 1);
+    assert!(silent.transcript.is_empty(), "{:?}", silent.transcript);
+    silent.wait(1);
+    assert_eq!(silent.transcript, ["close head_timeout"]);
 }
 
 #[test]

@@ -7,7 +7,11 @@ use duet::wire::http::{Method, Request, Response};
 use duet::wire::websocket::{
     CloseCode, Control, Data, EncodedHeader, OpCode, apply_mask, decode_close, decode_frame, encode_close, encode_text,
 };
-use duet::wire::{engineio, forwarded::client_address, socketio, upgrade};
+use duet::wire::{
+    engineio,
+    forwarded::{AddressHeader, client_address},
+    socketio, upgrade,
+};
 
 const TEXT: OpCode = OpCode::Data(Data::Text);
 
@@ -269,7 +273,7 @@ fn only_trusted_proxies_may_speak_for_others() {
     let address = |peer: &str, lines: &[&str]| {
         let headers = lines.iter().map(|line| format!("X-Forwarded-For: {line}\r\n")).collect::<String>();
         let request = request(&format!("GET / HTTP/1.1\r\nHost: x\r\n{headers}\r\n"));
-        client_address(peer.parse().unwrap(), &trusted, &request).to_string()
+        client_address(peer.parse().unwrap(), &trusted, AddressHeader::ForwardedFor, &request).to_string()
     };
     for (peer, lines, expected) in [
         ("203.0.113.9", &["192.0.2.1"][..], "203.0.113.9"),
@@ -285,6 +289,30 @@ fn only_trusted_proxies_may_speak_for_others() {
         ("2001:db8::1", &["[2a00::7]:443"], "2a00::7"),
         ("2001:db8::1", &["[2a00::7]"], "2a00::7"),
         ("2001:db8::1", &["2a00::7"], "2a00::7"),
+    ] {
+        assert_eq!(address(peer, lines), expected, "{peer} {lines:?}");
+    }
+}
+
+#[test]
+fn a_real_ip_counts_from_trusted_proxies_only_and_only_if_there_is_one() {
+    let trusted = ["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()];
+    let address = |peer: &str, lines: &str| {
+        let request = request(&format!("GET / HTTP/1.1\r\nHost: x\r\n{lines}\r\n"));
+        client_address(peer.parse().unwrap(), &trusted, AddressHeader::RealIp, &request).to_string()
+    };
+    let real_ip = "X-Real-IP: 192.0.2.1\r\n";
+    for (peer, lines, expected) in [
+        ("10.0.0.1", real_ip, "192.0.2.1"),
+        ("::ffff:10.0.0.1", real_ip, "192.0.2.1"),
+        ("203.0.113.9", real_ip, "203.0.113.9"),
+        ("10.0.0.1", "", "10.0.0.1"),
+        ("10.0.0.1", "X-Forwarded-For: 192.0.2.1\r\n", "10.0.0.1"),
+        ("10.0.0.1", "X-Real-IP: 192.0.2.1, 192.0.2.2\r\n", "10.0.0.1"),
+        ("10.0.0.1", "X-Real-IP: nobody\r\n", "10.0.0.1"),
+        ("10.0.0.1", "X-Real-IP: 6.6.6.6\r\nX-Real-IP: 192.0.2.1\r\n", "10.0.0.1"),
+        ("10.0.0.1", "X-Real-IP: 10.0.0.2\r\n", "10.0.0.2"),
+        ("2001:db8::1", "X-Real-IP: 2a00::7\r\n", "2a00::7"),
     ] {
         assert_eq!(address(peer, lines), expected, "{peer} {lines:?}");
     }

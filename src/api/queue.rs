@@ -115,14 +115,15 @@ fn answer<H: Host>(call: &Call<'_, H>, directory: &Directory, viewer: &Viewer, w
 
 /// Names the answer in every coding, hence weak (RFC 9110 8.8.1): all that any page of it depends on, hashed.
 fn tag<H: Host>(call: &Call<'_, H>, version: u64, viewer: &Viewer, sample: Option<u64>) -> String {
-    let (shard, started_at) = (call.host.shard(), call.settings().started_at);
+    let (shard, settings) = (call.host.shard(), call.settings());
     let mut hidden: Vec<_> = viewer.hidden.iter().collect();
     let mut cooldowns: Vec<_> = viewer.cooldowns.iter().collect();
     hidden.sort_unstable();
     cooldowns.sort_unstable();
     let mut hash = Sha256::new()
         .chain_update(shard.0.to_le_bytes())
-        .chain_update(started_at.0.to_le_bytes())
+        .chain_update(settings.started_at.0.to_le_bytes())
+        .chain_update(settings.queue_list_max.to_le_bytes())
         .chain_update(version.to_le_bytes())
         .chain_update(sample.map_or(0, |sample| sample + 1).to_le_bytes())
         .chain_update(viewer.user.as_bytes())

@@ -1,6 +1,6 @@
 //! What can be set about the endpoints: plain data, filled in by `boot` from the configuration.
 //!
-//! Nothing here is read from the environment, and nothing changes while the server runs.
+//! Nothing here is read from the environment. Other settings may take the place of these between two requests.
 
 use std::sync::Arc;
 

@@ -15,6 +15,11 @@ pub const INFLATE_BLOCK_BYTES_MIN: usize = 128;
 pub const INFLATE_UNRATED_BLOCKS: usize = 64;
 /// Largest HTTP request head, bytes; over it 431 (RFC 6585 5).
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Longest block of a PROXY header, bytes; its own field allows 65,535. All additions that are known fit, a client's
+/// certificate of usual size too; over it the connection is dropped.
+pub const PROXY_BLOCK_BYTES_MAX: usize = 4 * 1024;
+/// Time for a whole PROXY header, from the accept; what is lost once on the way has come again by then.
+pub const PROXY_TIMEOUT_MS: u64 = 5_000;
 /// Most header fields of a request; over it 431.
 pub const HEADERS_MAX: usize = 64;
 /// Longest name of a request that is taken over, bytes; a longer one is replaced.

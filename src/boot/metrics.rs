@@ -39,7 +39,6 @@ const REFUSED_PAUSE: Duration = Duration::from_millis(50);
 pub(super) struct Facts {
     runtime: &'static str,
     store: &'static str,
-    connections_max: usize,
     descriptors: u64,
     memory_limit: Option<u64>,
     memory_thresholds: Thresholds,
@@ -97,18 +96,17 @@ pub(super) fn listen(chosen: MetricsAddress, main: SocketAddr) -> Result<Option<
 
 impl Facts {
     /// As it was configured and found.
-    pub fn new(config: &Config, probe: &Probe, descriptors: u64, clock: Clock) -> Self {
+    pub fn new(config: &Config, probe: &Probe, descriptors: u64, started_at: Time, clock: Clock) -> Self {
         Self {
             runtime: match probe.kind {
                 Runtime::Uring => "io_uring",
                 Runtime::Epoll => "epoll",
             },
             store: if config.database.is_some() { "postgres" } else { "sqlite" },
-            connections_max: config.connections_max,
             descriptors,
             memory_limit: config.memory_limit,
             memory_thresholds: config.memory_thresholds,
-            started_at: clock.now(),
+            started_at,
             clock,
         }
     }
@@ -271,7 +269,7 @@ impl Gatherer {
         )
         .value(self.places.taken() as f64);
         page.family("duet_connections_limit", Kind::Gauge, "Connections that may be open.")
-            .value(facts.connections_max as f64);
+            .value(self.places.max() as f64);
         page.family(
             "duet_refusing_connections",
             Kind::Gauge,

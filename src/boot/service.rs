@@ -1,11 +1,11 @@
-//! What the service manager is told: that duet serves, that it stops, and again and again that no shard is stuck.
+//! What the service manager is told: that duet serves, reloads, stops, and again and again that no shard is stuck.
 //!
 //! Runs on boot's thread. Without `NOTIFY_SOCKET` and `WATCHDOG_USEC` nothing is told to anybody. Bound: one [`Envelope::Ping`]
 //! to each shard at a time. Not here: what is done about a stuck shard; the service manager ends the process.
 
 use std::time::Duration;
 
-use sd_notify::NotifyState::{self, Ready, Status, Stopping, Watchdog};
+use sd_notify::NotifyState::{self, Ready, Reloading, Status, Stopping, Watchdog};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -24,6 +24,19 @@ pub(super) async fn ready(senders: &[mpsc::Sender<Envelope>], status: &str) -> R
     }
     tell(&[Ready, Status(status)]);
     Ok(())
+}
+
+/// Says that a reload has begun, and when: newer service managers wait for one that is younger than their request.
+pub(super) fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => tell(&[Reloading, now]),
+        Err(error) => tracing::warn!(%error, "the service manager cannot be told of a reload"),
+    }
+}
+
+/// Says that the reload is over.
+pub(super) fn reloaded(status: &str) {
+    tell(&[Ready, Status(status)]);
 }
 
 /// Says that the stop has begun.

@@ -178,6 +178,12 @@ fn caches(config: &Config, reader: &mut Reader) {
 }
 
 fn proxies(config: &Config, reader: &mut Reader) {
+    if config.proxy_protocol && config.trusted_proxies.is_empty() {
+        reader.errors.push(
+            "--proxy-protocol (PROXY_PROTOCOL) is on, but --trusted-proxies (TRUSTED_PROXIES) names none: nobody could connect"
+                .to_owned(),
+        );
+    }
     for network in config.trusted_proxies.iter().filter(|network| network.prefix_len() == 0) {
         reader.warnings.push(format!(
             "--trusted-proxies (TRUSTED_PROXIES) holds {network}, everybody: clients can choose their address, and with \

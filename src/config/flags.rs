@@ -4,13 +4,16 @@
 
 /// Every flag, in the order of `--help`. Bounds stand where they are read.
 #[rustfmt::skip]
-pub(super) const FLAGS: [Flag; 69] = [
+pub(super) const FLAGS: [Flag; 72] = [
+    flag(ENV_FILE, "ENV_FILE", "", "File with lines NAME=value for what the environment leaves open; SIGHUP reads it again"),
     flag("plan", "PLAN", "auto", "512mb, 1gb, 2gb, 4gb, 8gb, or auto: the largest that fits; sets every value that says auto"),
     flag("port", "PORT", "3001", "TCP port; 0 lets the system choose one"),
     flag("host", "HOST", "0.0.0.0", "Address to listen on; :: is all addresses, IPv4 and IPv6"),
     flag("public-url", "API_BASE", "", "Where browsers reach this server, such as https://api.example.org"),
     flag(ALLOWED_ORIGINS, "ALLOWED_ORIGINS", "http://localhost:3000", "Origins whose pages may call, comma-separated"),
-    flag("trusted-proxies", "TRUSTED_PROXIES", "", "Proxies whose X-Forwarded-For is believed, addresses or networks, comma-separated"),
+    flag("trusted-proxies", "TRUSTED_PROXIES", "", "Proxies that are believed whose request it is, addresses or networks, comma-separated"),
+    flag("client-address-header", "CLIENT_ADDRESS_HEADER", "x-forwarded-for", "Where they say so: x-forwarded-for, or x-real-ip"),
+    flag("proxy-protocol", "PROXY_PROTOCOL", "off", "on: each connection comes from a trusted proxy and begins with a PROXY header, version 1 or 2; off"),
     flag("environment", "NODE_ENV", "default", "production: redirect to HTTPS; development: no limit on requests; else any name"),
     flag("data", "DATA_DIR", "./data", "Folder of the database; with DATABASE_URL that of the journal"),
     flag("paywall", "PAYWALL", "off", "on: only who paid or has an invite code may queue and call; off"),
@@ -98,6 +101,41 @@ impl Flag {
     }
 }
 
+/// Settings that a reload changes; the others need a restart.
+pub(super) const LIVE: [&str; 26] = [
+    "public-url",
+    ALLOWED_ORIGINS,
+    "trusted-proxies",
+    "client-address-header",
+    "turn-urls",
+    TURN_SECRET,
+    "turn-secret-file",
+    "stun-urls",
+    "signups-per-hour",
+    "logins-per-hour",
+    "auth-failures",
+    "api-per-minute",
+    "turn-per-hour",
+    "queue-list-max",
+    "connections-max",
+    ADDRESS_CONNECTIONS,
+    "user-connections-max",
+    "event-rate",
+    "event-burst",
+    "chat-rate",
+    "chat-burst",
+    "invite-rate",
+    "invite-burst",
+    "sweep-seconds",
+    "history-keep-days",
+    "log",
+];
+
+/// Whether a reload changes the setting with this name.
+pub(super) fn is_live(name: &str) -> bool {
+    LIVE.contains(&name)
+}
+
 /// The line of the table with this name.
 pub(super) fn find(name: &str) -> &'static Flag {
     FLAGS.iter().find(|flag| flag.name == name).expect("settings are asked for by the names of the table")
@@ -125,6 +163,8 @@ pub enum Command {
 
 /// Print for programs. No setting: it has neither a variable nor a default.
 pub(super) const JSON: &str = "json";
+/// Where variables are read that can change.
+pub(super) const ENV_FILE: &str = "env-file";
 /// Those of the pages that may call.
 pub(super) const ALLOWED_ORIGINS: &str = "allowed-origins";
 /// Its value is never shown.

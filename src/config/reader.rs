@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
 use super::MetricsAddress;
+use super::environment::Variables;
 use super::flags::{DATABASE_URL, find};
 use super::plan::Plan;
 use crate::base::Map;
@@ -30,6 +31,8 @@ pub enum Source {
     Default,
     Plan(&'static str),
     Variable(&'static str),
+    /// A line of the file of variables.
+    Line(&'static str),
     Flag(&'static str),
     /// That a setting names, which comes from there.
     File(Box<Source>),
@@ -43,6 +46,7 @@ impl fmt::Display for Source {
             Self::Default => f.write_str("default"),
             Self::Plan(name) => write!(f, "plan {name}"),
             Self::Variable(name) => write!(f, "environment {name}"),
+            Self::Line(name) => write!(f, "env file {name}"),
             Self::Flag(name) => write!(f, "flag --{name}"),
             Self::File(named_by) => write!(f, "file named by {named_by}"),
             Self::Credential => f.write_str("credential"),
@@ -50,13 +54,19 @@ impl fmt::Display for Source {
     }
 }
 
+/// What somebody has said of a setting, or its default; by flag name, with where it comes from.
+pub(super) type Given = Map<&'static str, (String, Source)>;
+
 /// Values by flag name, and what is wrong with them.
 pub(super) struct Reader<'a> {
     pub matches: &'a ArgMatches,
+    pub file: Variables,
+    /// What must stay as it is, whatever is said now.
+    pub kept: Given,
     /// What `auto` stands for.
     pub plan: Plan,
     /// Values that were found out: secrets from files, and what `auto` has become.
-    pub found: Map<&'static str, (String, Source)>,
+    pub found: Given,
     pub errors: Vec<String>,
     pub warnings: Vec<String>,
 }
@@ -67,17 +77,26 @@ impl Reader<'_> {
         if let Some(found) = self.found.get(name) {
             return found.clone();
         }
-        let flag = find(name);
-        let given = self.matches.get_one::<String>(name).map_or("", |text| text.trim());
-        let (text, source) = match self.matches.value_source(name) {
-            _ if given.is_empty() => (flag.default, Source::Default),
-            Some(ValueSource::CommandLine) => (given, Source::Flag(flag.name)),
-            Some(ValueSource::EnvVariable) => (given, Source::Variable(flag.variable)),
-            _ => (given, Source::Default),
-        };
+        let (text, source) = self.given(name);
         match self.plan.value(name) {
             Some(number) if text == AUTO => (number.to_string(), Source::Plan(self.plan.name)),
-            _ => (text.to_owned(), source),
+            _ => (text, source),
+        }
+    }
+
+    /// The value as it was said, before the plan and the machine have had their say.
+    pub fn given(&self, name: &str) -> (String, Source) {
+        if let Some(kept) = self.kept.get(name) {
+            return kept.clone();
+        }
+        let flag = find(name);
+        let given = self.matches.get_one::<String>(name).map_or("", |text| text.trim());
+        let source = self.matches.value_source(name).filter(|_| !given.is_empty());
+        match (source, self.file.get(flag.variable)) {
+            (Some(ValueSource::CommandLine), _) => (given.to_owned(), Source::Flag(flag.name)),
+            (Some(ValueSource::EnvVariable), _) => (given.to_owned(), Source::Variable(flag.variable)),
+            (_, Some(line)) => (line.to_owned(), Source::Line(flag.variable)),
+            _ => (flag.default.to_owned(), Source::Default),
         }
     }
 

@@ -8,9 +8,10 @@ use std::fmt::Write as _;
 use clap::ArgMatches;
 use serde_json::json;
 
-use super::flags::{COMMAND, COMMANDS, DATABASE_URL, FLAGS, JSON, REDIS_URL, TURN_SECRET};
+use super::environment::{self, Variables};
+use super::flags::{COMMAND, COMMANDS, DATABASE_URL, FLAGS, JSON, REDIS_URL, TURN_SECRET, is_live};
 use super::plan::PLANS;
-use super::reader::{Reader, Source};
+use super::reader::{Given, Reader, Source};
 use super::{Command, Config, ConfigExit, System, command, misread, read};
 use crate::base::Map;
 use crate::store;
@@ -36,6 +37,8 @@ pub struct Setting {
     /// Of a secret only whether it is set.
     pub value: String,
     pub source: Source,
+    /// A reload changes it; else a restart does.
+    pub is_live: bool,
 }
 
 impl Reading {
@@ -49,12 +52,19 @@ impl Reading {
     }
 
     pub(super) fn new(matches: &ArgMatches, system: System) -> Self {
+        Self::keeping(matches, system, Given::default())
+    }
+
+    /// Like `new`, but for the settings that must stay as they are.
+    pub(super) fn keeping(matches: &ArgMatches, system: System, kept: Given) -> Self {
         let named = matches.get_one::<String>(COMMAND);
         let find = |named: &String| COMMANDS.iter().find(|(name, ..)| name == named);
         let command = named.and_then(find).map_or(Command::Serve, |(_, command, _)| *command);
         let is_json = matches.get_flag(JSON);
         let (found, errors, warnings) = (Map::default(), Vec::new(), Vec::new());
-        let mut reader = Reader { matches, plan: PLANS[0], found, errors, warnings };
+        let file = Variables::default();
+        let mut reader = Reader { matches, file, kept, plan: PLANS[0], found, errors, warnings };
+        environment::read(&mut reader);
         if is_json && !matches!(command, Command::CheckConfig | Command::Doctor) {
             reader.errors.push("--json is for check-config and doctor".to_owned());
         }
@@ -70,10 +80,13 @@ impl Reading {
     /// # Errors
     /// All that is wrong.
     pub fn config(self) -> Result<Config, ConfigExit> {
-        if self.errors.is_empty() {
-            return Ok(Config { warnings: self.warnings, ..self.config });
-        }
-        Err(ConfigExit::refusal(self.errors.iter().map(|line| format!("duet: {line}\n")).collect()))
+        let refused = |errors: Vec<String>| errors.iter().map(|line| format!("duet: {line}\n")).collect();
+        self.settled().map_err(|errors| ConfigExit::refusal(refused(errors)))
+    }
+
+    /// The same, with what is wrong line by line.
+    pub(super) fn settled(self) -> Result<Config, Vec<String>> {
+        if self.errors.is_empty() { Ok(Config { warnings: self.warnings, ..self.config }) } else { Err(self.errors) }
     }
 
     /// The settings as far as they could be read: for looking at things, not for serving.
@@ -99,10 +112,11 @@ impl Reading {
         let flags = width(|setting| setting.flag.len() + 2);
         let values = width(|setting| setting.value.len()).min(40);
         let mut text = String::new();
-        for Setting { flag, value, source } in &self.settings {
+        for Setting { flag, value, source, is_live } in &self.settings {
             let flag = format!("--{flag}");
             let value = if value.is_empty() { "none" } else { value };
-            let _ = writeln!(text, "{flag:flags$}  {value:values$}  {source}");
+            let changes = if *is_live { "reload" } else { "restart" };
+            let _ = writeln!(text, "{flag:flags$}  {value:values$}  {changes:7}  {source}");
         }
         for (word, lines) in [("warning", &self.warnings), ("error", &self.errors)] {
             for line in lines {
@@ -115,7 +129,10 @@ impl Reading {
     }
 
     fn json(&self) -> String {
-        let setting = |setting: &Setting| json!({ "flag": setting.flag, "value": setting.value, "source": setting.source.to_string() });
+        let setting = |setting: &Setting| {
+            let Setting { flag, value, source, is_live } = setting;
+            json!({ "flag": flag, "value": value, "source": source.to_string(), "reload": is_live })
+        };
         let settings: Vec<_> = self.settings.iter().map(setting).collect();
         let mut text = json!({ "settings": settings, "errors": self.errors, "warnings": self.warnings }).to_string();
         text.push('\n');
@@ -131,5 +148,5 @@ fn setting(reader: &Reader, flag: &'static str) -> Setting {
         "plan" if value != reader.plan.name => format!("{} ({value})", reader.plan.name),
         _ => value,
     };
-    Setting { flag, value, source }
+    Setting { flag, value, source, is_live: is_live(flag) }
 }

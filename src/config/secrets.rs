@@ -80,12 +80,19 @@ pub(super) fn read(reader: &mut Reader, secret: &Flag) -> (String, Source) {
 
 /// The text of a file without the newline that editors add.
 fn content(path: &Path) -> Result<String, String> {
+    match text(path)?.trim() {
+        "" => Err("is empty".to_owned()),
+        secret => Ok(secret.to_owned()),
+    }
+}
+
+/// All of a file, or in words why not.
+pub(super) fn text(path: &Path) -> Result<String, String> {
     let mut text = String::new();
     let read = File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text));
     match read {
         Ok(length) if length as u64 > FILE_BYTES_MAX => Err(format!("is longer than {FILE_BYTES_MAX} bytes")),
-        Ok(_) if text.trim().is_empty() => Err("is empty".to_owned()),
-        Ok(_) => Ok(text.trim().to_owned()),
+        Ok(_) => Ok(text),
         Err(error) if error.kind() == io::ErrorKind::InvalidData => Err("is no text".to_owned()),
         Err(error) => Err(format!("cannot be read: {error}")),
     }

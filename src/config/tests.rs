@@ -1,5 +1,6 @@
 //! Settings by flags alone, on a machine that tests choose.
 
+use super::flags::{ALLOWED_ORIGINS, FLAGS, LIVE, REDIS_URL, find};
 use super::plan::PLANS;
 use super::*;
 
@@ -311,6 +312,11 @@ fn the_report_names_every_setting_its_source_and_all_that_is_wrong() {
     let json = reading(&["check-config", "--json", "--journal-mib=0", url]).report();
     let json: serde_json::Value = serde_json::from_str(&json.text).unwrap();
     assert_eq!(json["errors"].as_array().map(Vec::len), Some(0));
+    let reloaded = |flag: &str| {
+        let settings = json["settings"].as_array().unwrap();
+        settings.iter().find(|setting| setting["flag"] == flag).unwrap()["reload"].clone()
+    };
+    assert_eq!((reloaded("allowed-origins"), reloaded("port")), (true.into(), false.into()));
     assert!(errors(&["--json"])[0].contains("--json is for"));
 }
 
@@ -334,4 +340,115 @@ fn help_names_every_setting_and_shows_no_value_of_the_environment() {
     }
     let version = Config::from_args(["duet", "--version"]).err().expect("version");
     assert_eq!((version.code, version.text), (0, format!("duet {}\n", env!("CARGO_PKG_VERSION"))));
+}
+
+#[test]
+fn a_line_of_the_env_file_counts_where_neither_flag_nor_variable_is_set() {
+    let lines = "# ours\n\nAPI_PER_MINUTE=7\nLOGINS_PER_HOUR=8\nLOGINS_PER_HOUR=9\nEVENT_RATE=\nPLAN=512mb\nTYPO=1\n";
+    let folder = Folder::new("lines", &[("duet.env", lines)]);
+    let file = format!("--env-file={}", folder.path("duet.env"));
+    let read = reading(&[&file, "--api-per-minute=5"]);
+    assert_eq!(shown(&read, "api-per-minute"), ("5".into(), "flag --api-per-minute".into()));
+    assert_eq!(shown(&read, "logins-per-hour"), ("9".into(), "env file LOGINS_PER_HOUR".into()), "the last line");
+    assert_eq!(shown(&read, "event-rate"), ("100".into(), "default".into()), "blank is none");
+    assert_eq!(shown(&read, "connections-max").1, "plan 512mb");
+    let strange: Vec<_> = read.warnings.iter().filter(|line| line.contains("TYPO")).collect();
+    assert_eq!(strange.len(), 1, "{:?}", read.warnings);
+    assert!(read.config().is_ok());
+}
+
+#[test]
+fn what_is_wrong_with_an_env_file_is_told_by_line_and_its_values_are_not() {
+    let lines = "TURN_SECRET='s3cret'\nnonsense s3cret\nENV_FILE=/s3cret\nPORT=s3cret\n";
+    let folder = Folder::new("faults", &[("duet.env", lines)]);
+    let lines = errors(&[&format!("--env-file={}", folder.path("duet.env"))]);
+    assert_eq!(lines.len(), 4, "{lines:#?}");
+    for (line, fault) in lines.iter().zip(["line 1", "line 2", "line 3", "--port (PORT)"]) {
+        assert!(line.contains(fault), "{line}");
+    }
+    assert!(!lines[..3].concat().contains("s3cret"), "{lines:#?}");
+    let missing = errors(&[&format!("--env-file={}", folder.path("none"))]);
+    assert!(missing.len() == 1 && missing[0].contains("cannot be read"), "{missing:?}");
+}
+
+/// Settings by a file, and the file.
+fn by_file(name: &str, lines: &str, words: &[&str]) -> (Config, Folder) {
+    let folder = Folder::new(name, &[("duet.env", lines)]);
+    let file = format!("--env-file={}", folder.path("duet.env"));
+    let Ok(config) = parse(&[&[file.as_str()], words].concat()) else { panic!("all good") };
+    (config, folder)
+}
+
+#[test]
+fn a_reload_takes_over_what_can_change_and_keeps_the_rest() {
+    let (config, folder) = by_file("reload", "LOG_LEVEL=info\nPORT=3001\n", &["--api-per-minute=5"]);
+    let rewrite = |lines: &str| std::fs::write(folder.path("duet.env"), lines).unwrap();
+    let Ok(same) = config.read_again() else { panic!("nothing is wrong") };
+    assert_eq!((same.taken, same.waiting), (vec![], vec![]));
+
+    rewrite("LOG_LEVEL=debug\nPORT=3002\nPLAN=512mb\nALLOWED_ORIGINS=https://a.example\nAPI_PER_MINUTE=9\n");
+    let Ok(reload) = config.read_again() else { panic!("nothing is wrong") };
+    assert_eq!(reload.taken, [ALLOWED_ORIGINS, "log"]);
+    assert_eq!(reload.waiting, ["plan", "port"]);
+    let changed = &reload.config;
+    assert_eq!((changed.port, changed.plan.name, changed.log.as_str()), (3001, "1gb", "debug"));
+    assert_eq!(changed.connections_max, config.connections_max, "the plan is as it was");
+    assert_eq!(
+        (changed.limits.api.max, changed.allowed_origins.as_slice()),
+        (5, &["https://a.example".to_owned()][..])
+    );
+
+    rewrite("LOG_LEVEL=debug\nPORT=3002\n");
+    let Ok(again) = reload.config.read_again() else { panic!("nothing is wrong") };
+    assert_eq!((again.taken, again.waiting), (vec![ALLOWED_ORIGINS], vec!["port"]), "told until it is restarted");
+    assert_eq!(again.config.allowed_origins, config.allowed_origins, "the default again");
+}
+
+#[test]
+fn a_reload_with_anything_wrong_in_it_is_refused_whole() {
+    let (config, folder) = by_file("refused", "LOG_LEVEL=info\n", &[]);
+    std::fs::write(folder.path("duet.env"), "LOG_LEVEL=debug\nEVENT_RATE=many\nSHARDS=none\n").unwrap();
+    let refused = config.read_again().err().expect("refused");
+    assert_eq!(refused.len(), 2, "{refused:?}");
+    std::fs::remove_file(folder.path("duet.env")).unwrap();
+    let refused = config.read_again().err().expect("refused");
+    assert!(refused.len() == 1 && refused[0].contains("cannot be read"), "{refused:?}");
+}
+
+#[test]
+fn a_secret_that_changes_within_its_file_is_taken_over_and_a_database_is_not() {
+    let files = [("secret", "of the start"), ("database", "postgres://ann@db.example/duet"), ("duet.env", "")];
+    let folder = Folder::new("rotation", &files);
+    let [secret, database] = ["secret", "database"].map(|name| folder.path(name));
+    let lines = format!("TURN_URLS=turn:a\nTURN_SECRET_FILE={secret}\nDATABASE_URL_FILE={database}\n");
+    std::fs::write(folder.path("duet.env"), lines).unwrap();
+    let Ok(config) = parse(&[&format!("--env-file={}", folder.path("duet.env"))]) else { panic!("all good") };
+    std::fs::write(folder.path("secret"), "of today").unwrap();
+    std::fs::write(folder.path("database"), "postgres://ann@other.example/duet").unwrap();
+    for _ in 0..2 {
+        let Ok(reload) = config.read_again() else { panic!("nothing is wrong") };
+        assert_eq!((reload.taken, reload.waiting), (vec![TURN_SECRET], vec![DATABASE_URL]));
+        assert_eq!(reload.config.turn_secret, "of today");
+        assert!(reload.config.database == config.database);
+    }
+}
+
+#[test]
+fn connections_stay_within_the_descriptors_of_the_start() {
+    let folder = Folder::new("descriptors", &[("duet.env", "CONNECTIONS_MAX=100\n")]);
+    let few = System { descriptors: 4_096, ..System::of_tests() };
+    let file = format!("--env-file={}", folder.path("duet.env"));
+    let Ok(config) = reading_on(few, &[&file]).config() else { panic!("all good") };
+    std::fs::write(folder.path("duet.env"), "CONNECTIONS_MAX=5000\n").unwrap();
+    let Ok(reload) = config.read_again() else { panic!("it goes on with fewer") };
+    assert_eq!((reload.config.connections_max, reload.taken), (3_936, vec!["connections-max"]));
+    assert!(reload.config.warnings.iter().any(|line| line.contains("LimitNOFILE")), "{:?}", reload.config.warnings);
+}
+
+#[test]
+fn what_a_reload_changes_are_settings() {
+    let names: Vec<_> = LIVE.iter().map(|name| find(name).name).collect();
+    assert_eq!(names, LIVE);
+    let (_, _, _, help) = settings_table().into_iter().find(|(flag, ..)| flag == "--env-file").unwrap();
+    assert!(help.contains("SIGHUP"), "{help}");
 }

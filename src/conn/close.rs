@@ -24,7 +24,9 @@ pub enum CloseReason {
     UpgradeTimeout,
     /// Two polls, or two posts, of one session at the same time: nobody could say in which order they count.
     RequestsOverlap,
-    /// The request head did not come in time.
+    /// It began with no PROXY header, or with one that is malformed or not believed.
+    BadProxyHeader,
+    /// The request head, or the PROXY header before it, did not come in time.
     HeadTimeout,
     /// The request body did not come in time.
     BodyTimeout,
@@ -56,7 +58,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Each of them, of protocol errors one.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::PeerClosed,
         Self::PeerReset,
         Self::Finished,
@@ -66,6 +68,7 @@ impl CloseReason {
         Self::ConnectRefused,
         Self::UpgradeTimeout,
         Self::RequestsOverlap,
+        Self::BadProxyHeader,
         Self::HeadTimeout,
         Self::BodyTimeout,
         Self::IdleTimeout,
@@ -94,6 +97,7 @@ impl CloseReason {
             Self::ConnectRefused => "connect_refused",
             Self::UpgradeTimeout => "upgrade_timeout",
             Self::RequestsOverlap => "requests_overlap",
+            Self::BadProxyHeader => "bad_proxy_header",
             Self::HeadTimeout => "head_timeout",
             Self::BodyTimeout => "body_timeout",
             Self::IdleTimeout => "idle_timeout",
@@ -113,7 +117,7 @@ impl CloseReason {
 
     /// Whether the peer cannot be told: nothing that waits to be written is worth waiting for.
     pub fn is_abrupt(self) -> bool {
-        matches!(self, Self::PeerReset | Self::PingTimeout | Self::SlowReader)
+        matches!(self, Self::PeerReset | Self::PingTimeout | Self::SlowReader | Self::BadProxyHeader)
     }
 
     /// Whether the server sends the client away for good, so that socket.io-client must not reconnect by itself.

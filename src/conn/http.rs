@@ -169,7 +169,9 @@ impl Http {
     /// A head of `length` bytes is here: from now on the body has its own time (RFC 9110 10.1.1: a client that waits
     /// for leave to send it gets that here, in the order of the requests).
     fn begin(&mut self, context: &mut Context, head: Head, length: usize) -> Step {
-        *context.address = client_address(context.peer, &context.settings.trusted_proxies, &head.request);
+        let settings = context.settings;
+        *context.address =
+            client_address(*context.peer, &settings.trusted_proxies, settings.address_header, &head.request);
         // What is posted to a session may be as long as a message of a WebSocket (contract 3.1, `maxPayload`).
         let bytes_max = match is_engine(context, &head) {
             true => context.settings.message_bytes_max,

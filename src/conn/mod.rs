@@ -1,7 +1,7 @@
 //! One client's protocol state, sans-IO: bytes and times go in, [`Output`]s come out.
 //!
 //! A [`Conn`] is plain owned data that the shard's connection task holds; it may move between shards at any moment.
-//! It speaks HTTP until a request upgrades it, then WebSocket until the end. The caller promises: `poll` until `None`
+//! It speaks HTTP, where proxies pass connections on after a PROXY header, until a request upgrades it, then WebSocket until the end. The caller promises: `poll` until `None`
 //! after every call; `receive` only while [`Conn::wants_read`]; `timeout` once [`Conn::deadline`] has passed.
 //!
 //! Bounds: unread input is one unfinished head, line, frame or message and the read it came in; output is
@@ -16,6 +16,7 @@ mod http;
 mod outbox;
 mod output;
 mod packets;
+mod preface;
 mod probe;
 mod settings;
 mod socket;
@@ -34,11 +35,13 @@ pub use close::CloseReason;
 pub use output::{Output, Transport};
 pub use settings::Settings;
 
+use crate::base::limits::PROXY_TIMEOUT_MS;
 use crate::base::{EngineSid, Time};
 use crate::wire::engineio;
 use crate::wire::http::Response;
 use http::Http;
 use outbox::Outbox;
+use preface::Preface;
 use probe::Probe;
 use socket::{Closing, Socket};
 
@@ -58,6 +61,8 @@ pub struct Conn {
 
 /// Where in its life a connection is.
 enum Stage {
+    /// Nothing has come yet from the proxy that passes it on.
+    Preface(Preface),
     Http(Http),
     /// A WebSocket that is to take a session over.
     Probe(Probe),
@@ -80,7 +85,7 @@ enum Step {
 struct Context<'a> {
     now: Time,
     settings: &'a Settings,
-    peer: IpAddr,
+    peer: &'a mut IpAddr,
     address: &'a mut IpAddr,
     sid_seed: &'a [u8; 16],
     outbox: &'a mut Outbox,
@@ -105,8 +110,13 @@ impl Conn {
     /// must be drawn for this connection alone.
     pub fn new(now: Time, settings: Arc<Settings>, peer: IpAddr, sid_seed: [u8; 16]) -> Self {
         let peer = peer.to_canonical();
+        let stage = if settings.proxy_protocol {
+            Stage::Preface(Preface { until: now + PROXY_TIMEOUT_MS })
+        } else {
+            Stage::Http(Http::new(now + settings.head_timeout_ms))
+        };
         Self {
-            stage: Stage::Http(Http::new(now + settings.head_timeout_ms)),
+            stage,
             outbox: Outbox::new(settings.outbox_bytes_max),
             settings,
             peer,
@@ -212,6 +222,7 @@ impl Conn {
         let received = !self.rest.is_empty();
         let (stage, mut context) = self.split(now);
         let next = match stage {
+            Stage::Preface(preface) => preface.timeout(&mut context),
             Stage::Http(http) => http.timeout(&mut context, received),
             Stage::Probe(probe) if probe.until <= now => Some(probe::close(&mut context, CloseReason::UpgradeTimeout)),
             Stage::Probe(_) => None,
@@ -226,6 +237,7 @@ impl Conn {
     /// When [`Conn::timeout`] is to be called; `None` while the peer is not what is waited for.
     pub fn deadline(&self) -> Option<Time> {
         match &self.stage {
+            Stage::Preface(preface) => Some(preface.until),
             Stage::Http(http) => http.deadline(),
             Stage::Probe(probe) => Some(probe.until),
             Stage::Socket(socket) => Some(socket.deadline()),
@@ -294,6 +306,7 @@ impl Conn {
     pub fn close(&mut self, now: Time, reason: CloseReason) {
         let (stage, mut context) = self.split(now);
         let next = match stage {
+            Stage::Preface(_) => Some(context.closed(reason)),
             Stage::Http(http) => http.close(&mut context, reason),
             Stage::Probe(_) => Some(probe::close(&mut context, reason)),
             Stage::Socket(socket) => Some(socket.close(&mut context, reason)),
@@ -306,6 +319,7 @@ impl Conn {
     /// Whether more bytes are of use now: not while an output waits to be polled or answered.
     pub fn wants_read(&self) -> bool {
         let is_open = match &self.stage {
+            Stage::Preface(_) => true,
             Stage::Http(http) => !http.is_asked(),
             Stage::Probe(probe) => !probe.is_asked(),
             Stage::Socket(socket) => !socket.is_asked(),
@@ -354,7 +368,7 @@ impl Conn {
     pub fn transport(&self) -> Option<Transport> {
         match &self.stage {
             _ if self.is_polling() => Some(Transport::Polling),
-            Stage::Http(_) | Stage::Probe(_) => Some(Transport::Http),
+            Stage::Preface(_) | Stage::Http(_) | Stage::Probe(_) => Some(Transport::Http),
             Stage::Socket(socket) if socket.dialect.is_engine() => Some(Transport::Engine),
             Stage::Socket(_) => Some(Transport::Plain),
             Stage::Closing(_) | Stage::Closed => None,
@@ -366,7 +380,8 @@ impl Conn {
         matches!(self.stage, Stage::Socket(_))
     }
 
-    /// The client behind the trusted proxies, as of the latest request head (contract 8, D20); the peer before one.
+    /// The client behind the trusted proxies, as of the latest request head (contract 8, D20); before one the peer, or whom
+    /// its PROXY header named.
     pub fn address(&self) -> IpAddr {
         self.address
     }
@@ -377,7 +392,7 @@ impl Conn {
             Stage::Http(http) => http.held_bytes(),
             Stage::Probe(probe) => probe.held_bytes(),
             Stage::Socket(socket) => socket.held_bytes(),
-            Stage::Closing(_) | Stage::Closed => 0,
+            Stage::Preface(_) | Stage::Closing(_) | Stage::Closed => 0,
         };
         self.rest.capacity() + unfinished + self.outbox.held_bytes()
     }
@@ -388,6 +403,7 @@ impl Conn {
         loop {
             let (stage, mut context) = self.split(now);
             let step = match stage {
+                Stage::Preface(preface) => preface.step(&mut context, &bytes[used..]),
                 Stage::Http(http) => http.step(&mut context, &bytes[used..]),
                 Stage::Probe(probe) => probe.step(&mut context, &mut bytes[used..]),
                 Stage::Socket(socket) => socket.step(&mut context, &mut bytes[used..]),
@@ -420,6 +436,7 @@ impl Conn {
             Stage::Closed => None,
             Stage::Socket(socket) if is_full => Some(socket.abandon(&mut context, CloseReason::SlowReader)),
             Stage::Http(_) | Stage::Probe(_) if is_full => Some(context.closed(CloseReason::SlowReader)),
+            Stage::Preface(_) if is_ended => Some(context.closed(CloseReason::PeerClosed)),
             Stage::Probe(_) if is_ended => Some(context.closed(CloseReason::PeerReset)),
             Stage::Http(http) if is_ended && !http.is_asked() => {
                 http.lose_post(&mut context, CloseReason::PeerReset);
@@ -445,6 +462,6 @@ impl Conn {
     /// The stage, and apart from it all that it may use.
     fn split(&mut self, now: Time) -> (&mut Stage, Context<'_>) {
         let Self { settings, peer, address, sid_seed, stage, outbox, .. } = self;
-        (stage, Context { now, settings, peer: *peer, address, sid_seed, outbox })
+        (stage, Context { now, settings, peer, address, sid_seed, outbox })
     }
 }

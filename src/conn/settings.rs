@@ -1,11 +1,12 @@
 //! What of a connection may be configured; one value shared by all connections of a shard.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
 use crate::base::limits;
 use crate::wire::deflate::Policy;
+use crate::wire::forwarded::{AddressHeader, is_within};
 use crate::wire::upgrade::Dialect;
 
 use super::budget::{Allowance, Allowances};
@@ -48,8 +49,12 @@ pub struct Settings {
     pub allowances: Allowances,
     /// Speak what protocol suites expect, instead of the product.
     pub is_conformance_target: bool,
-    /// Proxies whose `X-Forwarded-For` is believed.
+    /// Proxies that are believed whom they speak for.
     pub trusted_proxies: Vec<IpNet>,
+    /// Where they say so.
+    pub address_header: AddressHeader,
+    /// Each connection must begin with a PROXY header.
+    pub proxy_protocol: bool,
 }
 
 impl Default for Settings {
@@ -72,14 +77,24 @@ impl Default for Settings {
                 .map(|(per_second, burst)| Allowance { per_second, burst }),
             is_conformance_target: false,
             trusted_proxies: Vec::new(),
+            address_header: AddressHeader::default(),
+            proxy_protocol: false,
         }
     }
 }
 
 impl Settings {
-    /// Whether this is the address of a trusted proxy.
-    pub fn trusts(&self, address: IpAddr) -> bool {
-        self.trusted_proxies.iter().any(|network| network.contains(&address))
+    /// Whether this is one of the proxies.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        is_within(&self.trusted_proxies, peer)
+    }
+
+    /// Whether a connection of this peer has any prospect: where a PROXY header is required it must come from a proxy. This
+    /// machine may look whether the server is well, by a header that says no more than that.
+    pub fn admits(&self, peer: IpAddr) -> bool {
+        !self.proxy_protocol
+            || self.trusts(peer)
+            || [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()].contains(&peer)
     }
 
     /// What is spoken at `path`, if it is not an ordinary resource. A slash at the end makes no difference.

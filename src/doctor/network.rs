@@ -28,14 +28,16 @@ pub(super) fn port(config: &Config) -> Finding {
     let port = config.port;
     match TcpListener::bind(address) {
         Ok(_) => Finding::ok("port", format!("{address} is free")),
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => match ready::ask(ready::address(config)) {
-            Ok(()) => Finding::ok("port", format!("a server is ready on {address}")),
-            Err(reason) => Finding::error(
-                "port",
-                format!("{address} is taken by what is not ready: {reason}"),
-                format!("stop what listens on {port}, or choose another PORT"),
-            ),
-        },
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            match ready::ask(ready::address(config), config.proxy_protocol) {
+                Ok(()) => Finding::ok("port", format!("a server is ready on {address}")),
+                Err(reason) => Finding::error(
+                    "port",
+                    format!("{address} is taken by what is not ready: {reason}"),
+                    format!("stop what listens on {port}, or choose another PORT"),
+                ),
+            }
+        }
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Finding::error(
             "port",
             format!("{address}: {error}"),

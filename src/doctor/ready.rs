@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::base::Time;
 use crate::config::{Config, ConfigExit};
 use crate::shard::clock::Clock;
+use crate::wire::proxy::LOCAL;
 
 /// For all of it.
 const WITHIN: Duration = Duration::from_millis(2_900);
@@ -22,7 +23,7 @@ const REQUEST: &str = "GET /ready HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-Pro
 /// Prints whether the server is ready, and why not.
 pub fn check(config: &Config) -> ConfigExit {
     let address = address(config);
-    match ask(address) {
+    match ask(address, config.proxy_protocol) {
         Ok(()) => ConfigExit::answer(format!("ready: {address}\n"), 0),
         Err(reason) => {
             ConfigExit { text: format!("duet: not ready: {address}: {reason}\n"), code: 1, is_answer: false }
@@ -40,17 +41,18 @@ pub(super) fn address(config: &Config) -> SocketAddr {
     SocketAddr::new(ip, config.port)
 }
 
-/// Asks the server at `address`.
+/// Asks the server at `address`, which may want to be told that no proxy asks.
 ///
 /// # Errors
 /// Why it is not ready, in words.
-pub(super) fn ask(address: SocketAddr) -> Result<(), String> {
+pub(super) fn ask(address: SocketAddr, proxy_protocol: bool) -> Result<(), String> {
     if address.port() == 0 {
         return Err("the port is 0, so only the server knows its port: set PORT".to_owned());
     }
     let clock = Clock::start();
     let until = clock.now() + WITHIN.as_millis() as u64;
-    let answer = exchange(address, &clock, until).map_err(|error| match error.kind() {
+    let request = [if proxy_protocol { &LOCAL[..] } else { &[] }, REQUEST.as_bytes()].concat();
+    let answer = exchange(address, &request, &clock, until).map_err(|error| match error.kind() {
         io::ErrorKind::ConnectionRefused => "nobody listens there".to_owned(),
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => format!("no answer within {} ms", WITHIN.as_millis()),
         _ => error.to_string(),
@@ -68,14 +70,14 @@ pub(super) fn ask(address: SocketAddr) -> Result<(), String> {
 }
 
 /// All that the server says until it closes.
-fn exchange(address: SocketAddr, clock: &Clock, until: Time) -> io::Result<Vec<u8>> {
+fn exchange(address: SocketAddr, request: &[u8], clock: &Clock, until: Time) -> io::Result<Vec<u8>> {
     let left = || match until - clock.now() {
         0 => Err(io::Error::from(io::ErrorKind::TimedOut)),
         ms => Ok(Duration::from_millis(ms)),
     };
     let mut stream = TcpStream::connect_timeout(&address, left()?)?;
     stream.set_write_timeout(Some(left()?))?;
-    stream.write_all(REQUEST.as_bytes())?;
+    stream.write_all(request)?;
     let mut answer = Vec::new();
     let mut buffer = [0; 4096];
     while answer.len() < ANSWER_BYTES_MAX {
@@ -105,7 +107,7 @@ mod tests {
             assert!(request[..length].starts_with(b"GET /ready HTTP/1.1\r\n"));
             stream.write_all(answer).unwrap();
         });
-        let said = ask(address);
+        let said = ask(address, false);
         server.join().unwrap();
         said
     }
@@ -121,7 +123,7 @@ mod tests {
     #[test]
     fn where_nobody_listens_it_says_so() {
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        assert_eq!(ask(free), Err("nobody listens there".to_owned()));
-        assert!(ask(SocketAddr::new(free.ip(), 0)).unwrap_err().contains("PORT"));
+        assert_eq!(ask(free, false), Err("nobody listens there".to_owned()));
+        assert!(ask(SocketAddr::new(free.ip(), 0), false).unwrap_err().contains("PORT"));
     }
 }

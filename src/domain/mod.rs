@@ -78,6 +78,8 @@ pub enum Input {
     Tick,
     /// Let go of what is kept for a time that is over, and of room that is no longer needed; now and then.
     Sweep,
+    /// Other rules from now on. What was allowed by those before stays.
+    Settings(Settings),
     /// Before all others: calls that an earlier process left behind, of which a participant lives here.
     Resume(Vec<Resumed>),
     /// Calls that another process, which ran beside this one, has let go of or left behind; their callers live here.
@@ -200,6 +202,7 @@ impl Domain {
             Input::Stored { ticket, reply } => self.stored(now, ticket, reply, out),
             Input::Tick => self.tick(now, out),
             Input::Sweep => self.sweep(now),
+            Input::Settings(settings) => self.settings = settings,
             Input::Resume(calls) => self.resume(now, calls, out),
             Input::TakeOver(calls) => self.take_over(now, calls, out),
             Input::Drain => self.drain(out),

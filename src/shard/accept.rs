@@ -29,7 +29,7 @@ const CROWDED: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: applica
 
 /// Accepts until the shard stops, then closes the listener.
 pub async fn run(shard: Rc<Shard>, listener: Listener) {
-    let mut pace = Pace::new(shard.now(), shard.settings.accept_rate, shard.placement.count());
+    let mut pace = Pace::new(shard.now(), shard.settings().accept_rate, shard.placement.count());
     while !shard.stopping.get() {
         let accepted = async {
             while let Err(pause) = pace.spend(shard.now()) {
@@ -54,6 +54,9 @@ pub async fn run(shard: Rc<Shard>, listener: Listener) {
 }
 
 fn welcome(shard: &Rc<Shard>, stream: Stream, peer: IpAddr) {
+    if !shard.settings().conn.admits(peer) {
+        return shard.counters.refused.add_one(Refused::Stranger as usize);
+    }
     if let Err(why) = shard.places.take() {
         shard.counters.refused.add_one(Refused::from(why) as usize);
         return refuse(stream, FULL);
@@ -81,7 +84,7 @@ fn refuse(mut stream: Stream, answer: &'static [u8]) {
 fn serve(shard: Rc<Shard>, stream: Stream, peer: IpAddr, counted: Counted) {
     shard.counters.opened.add_one(Opened::Socket as usize);
     let seed = shard.random.borrow_mut().bytes();
-    let conn = Conn::new(shard.now(), shard.settings.conn.clone(), peer, seed);
+    let conn = Conn::new(shard.now(), shard.settings().conn.clone(), peer, seed);
     connection::serve(shard, Served { conn, stream: Some(stream), journey: None, counted });
 }
 

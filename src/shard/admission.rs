@@ -21,7 +21,8 @@ pub type Counted = Option<IpAddr>;
 impl Shard {
     /// Whether connections of this address are counted.
     pub(super) fn counts(&self, address: IpAddr) -> bool {
-        self.settings.address_connections_max > 0 && !self.settings.conn.trusts(address)
+        let settings = self.settings();
+        settings.address_connections_max > 0 && !settings.conn.trusts(address)
     }
 
     /// Counts one more connection of `address`, unless it is not counted.
@@ -50,7 +51,7 @@ impl Shard {
 
     /// The same at the address's home.
     pub(super) fn enter_here(&self, address: IpAddr) -> Result<(), Crowded> {
-        let limit = self.settings.address_connections_max;
+        let limit = self.settings().address_connections_max;
         let entered = self.addresses.borrow_mut().enter(address, limit);
         if entered == Err(Crowded { is_first: true }) {
             tracing::warn!(

@@ -233,7 +233,7 @@ impl Task {
 
     async fn request(&mut self, request: &Request) {
         let address = self.with(|entry| entry.conn.address());
-        let host = ShardHost(self.shard.clone());
+        let host = ShardHost(self.shard.clone(), self.shard.settings());
         let name = names::name(request, &mut self.shard.random.borrow_mut());
         let span = names::span(&name);
         let answered = async {

@@ -28,7 +28,7 @@ pub(super) struct Counters {
     /// Waits before the next accept, as the rate is reached.
     pub accept_pauses: Counter,
     /// By [`Refused`].
-    pub refused: Tally<3>,
+    pub refused: Tally<4>,
     /// Open now, by [`Transport`].
     pub transports: Levels<{ Transport::NAMES.len() }>,
     pub received: Tally<{ ClientEvent::NAMES.len() }>,
@@ -73,10 +73,12 @@ pub(super) enum Refused {
     MemoryShort,
     /// Its address has all that it may have.
     Address,
+    /// No proxy of ours, where only those may connect.
+    Stranger,
 }
 
 impl Refused {
-    pub const NAMES: [&'static str; 3] = ["full", "memory_short", "address"];
+    pub const NAMES: [&'static str; 4] = ["full", "memory_short", "address", "stranger"];
 }
 
 impl From<NoPlace> for Refused {

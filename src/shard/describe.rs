@@ -63,11 +63,12 @@ fn connections(samples: &[&Sample], counters: &Counters, page: &mut Page) {
     for (reason, count) in closed {
         family.sample(&[("reason", reason)], count as f64);
     }
-    page.family("duet_connections_refused_total", Kind::Counter, "Connections turned away, by reason.").each(
-        "reason",
-        &Refused::NAMES,
-        counters.refused.get(),
-    );
+    page.family(
+        "duet_connections_refused_total",
+        Kind::Counter,
+        "Connections turned away, by reason; strangers without a word.",
+    )
+    .each("reason", &Refused::NAMES, counters.refused.get());
     let help = "Times that a shard let new connections wait in the kernel, as more come than it may accept at once.";
     page.family("duet_accept_pauses_total", Kind::Counter, help).value(counters.accept_pauses.get() as f64);
 }

@@ -29,7 +29,7 @@ pub(super) async fn run(shard: Rc<Shard>, reply: oneshot::Sender<()>) {
     shard.stopped.notify_waiters();
     shard.handle(Input::Drain);
     let begun = shard.now();
-    let drain_ms = shard.settings.drain_ms;
+    let drain_ms = shard.settings().drain_ms;
     let spread_ms = (shard.places.taken() as u64 / CLOSED_PER_MS).min(drain_ms / 2);
     for (turn, id) in turns(&shard, spread_ms) {
         let wait = (begun + turn) - shard.now();
@@ -51,7 +51,7 @@ pub(super) async fn run(shard: Rc<Shard>, reply: oneshot::Sender<()>) {
 /// Second half: nothing more happens, and what did is stored, as far as the time allows.
 pub(super) async fn flush(shard: &Rc<Shard>) {
     shard.handle(Input::Flush);
-    let deadline = shard.now() + shard.settings.drain_ms / 4;
+    let deadline = shard.now() + shard.settings().drain_ms / 4;
     while shard.domain.borrow().sizes().writes > 0 && shard.now() < deadline {
         sleep(POLL).await;
     }

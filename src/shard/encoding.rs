@@ -12,8 +12,8 @@ use super::Shard;
 /// Encodes the body, if this client takes a coding and the response gains by it. A short body takes one turn and waits
 /// for none.
 pub async fn encode(shard: &Shard, request: &Request, response: &mut Response) {
-    let settings = &shard.settings.encoding;
-    let Some(coding) = choose(settings, request, response) else { return };
+    let settings = shard.settings().encoding;
+    let Some(coding) = choose(&settings, request, response) else { return };
     let level = settings.level(response.effort);
     let is_long = response.body.len() > slice_bytes(level);
     let _leave = if is_long { shard.encodings.acquire().await.ok() } else { None };

@@ -26,8 +26,8 @@ use super::store::checked;
 /// So long the store may take to tell how it is, ms: less than probes usually wait.
 const PROBE_MS_MAX: u64 = 2_000;
 
-/// A handle for one request.
-pub(super) struct ShardHost(pub Rc<Shard>);
+/// A handle for one request, which goes by the settings of its beginning to its end.
+pub(super) struct ShardHost(pub Rc<Shard>, pub Rc<super::Settings>);
 
 impl Host for ShardHost {
     fn now(&self) -> Time {
@@ -35,7 +35,7 @@ impl Host for ShardHost {
     }
 
     fn settings(&self) -> &Settings {
-        &self.0.settings.api
+        &self.1.api
     }
 
     fn draw<T>(&self, draw: impl FnOnce(&mut Random) -> T) -> T {

@@ -24,11 +24,11 @@ use crate::domain::{Input, Resumed};
 use crate::message::{Delta, UserMessage};
 use crate::runtime::{spawn_local, yield_now};
 
-use super::Shard;
 use super::connection::{self, Adopted};
 use super::drain;
 use super::polling::Whereabouts;
 use super::sample::Sample;
+use super::{Settings, Shard};
 
 /// Messages handled in a row before other tasks have their turn.
 const BATCH: u32 = 128;
@@ -57,6 +57,8 @@ pub enum Envelope {
     Shrink { reply: oneshot::Sender<()> },
     /// Calls of other processes to go on with, whose callers live here, and whether there still are such processes.
     TakeOver { calls: Vec<Resumed>, has_others: bool },
+    /// Go on with these.
+    Settings { settings: Box<Settings>, reply: oneshot::Sender<()> },
     /// Answer, to show that this shard serves and is not stuck.
     Ping { reply: oneshot::Sender<()> },
     /// This shard's share of the counts.
@@ -202,6 +204,10 @@ impl Shard {
                 let _ = reply.send(());
             }
             Envelope::TakeOver { calls, has_others } => self.take_over(calls, has_others),
+            Envelope::Settings { settings, reply } => {
+                self.set(*settings);
+                let _ = reply.send(());
+            }
             Envelope::Ping { reply } => drop(reply.send(())),
             Envelope::Count { reply } => drop(reply.send(self.count())),
             Envelope::Sample { reply } => drop(reply.send(Box::new(self.sample()))),

@@ -78,7 +78,7 @@ pub struct Start {
     pub inbox: Receiver<Envelope>,
     pub listener: std::net::TcpListener,
     pub links: Links,
-    pub settings: Arc<Settings>,
+    pub settings: Settings,
     /// Running calls of an earlier process, of which a participant lives here.
     pub resumed: Vec<Resumed>,
     /// Other processes share the store.
@@ -87,7 +87,8 @@ pub struct Start {
     pub places: Arc<Places>,
 }
 
-/// How all shards are set.
+/// How all shards are set; others may come while they run ([`Envelope::Settings`]).
+#[derive(Clone)]
 pub struct Settings {
     pub conn: Arc<conn::Settings>,
     pub domain: domain::Settings,
@@ -114,7 +115,7 @@ pub(crate) struct Shard {
     id: ShardId,
     placement: Placement,
     clock: Clock,
-    settings: Arc<Settings>,
+    settings: RefCell<Rc<Settings>>,
     random: RefCell<Random>,
     slots: RefCell<Slots>,
     changes: RefCell<Changes>,
@@ -171,7 +172,7 @@ pub async fn run(start: Start) {
         handover: Handover::new(start.has_others),
         stopping: Cell::new(false),
         stopped: Notify::new(),
-        settings,
+        settings: RefCell::new(Rc::new(settings)),
     });
     shard.mesh.run_overflows();
     // Before anybody can come.
@@ -188,5 +189,16 @@ pub async fn run(start: Start) {
 impl Shard {
     fn now(&self) -> Time {
         self.clock.now()
+    }
+
+    /// As they are now; what has begun with them may end with them.
+    fn settings(&self) -> Rc<Settings> {
+        self.settings.borrow().clone()
+    }
+
+    /// Goes on with other settings. Caches keep their size, and connections what they were opened with.
+    fn set(self: &Rc<Self>, settings: Settings) {
+        self.handle(Input::Settings(settings.domain.clone()));
+        self.settings.replace(Rc::new(settings));
     }
 }

@@ -12,7 +12,7 @@ const EASED_PERCENT: usize = 70;
 /// How many connections there are, against how many there may be.
 pub struct Places {
     taken: AtomicUsize,
-    max: usize,
+    max: AtomicUsize,
     /// Memory is so short that nobody is let in.
     refusing: AtomicBool,
     /// It was told, and has not eased since, that few are left, and that none is.
@@ -32,7 +32,7 @@ impl Places {
     pub fn new(max: usize) -> Self {
         Self {
             taken: AtomicUsize::new(0),
-            max,
+            max: AtomicUsize::new(max),
             refusing: AtomicBool::new(false),
             is_crowded: AtomicBool::new(false),
             is_full: AtomicBool::new(false),
@@ -47,15 +47,16 @@ impl Places {
         if self.is_refusing() {
             return Err(NoPlace::MemoryShort);
         }
+        let max = self.max();
         let taken = self
             .taken
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| (taken < self.max).then_some(taken + 1))
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| (taken < max).then_some(taken + 1))
             .map_err(|_| {
                 self.tell_full();
                 NoPlace::Full
             })?;
-        if taken + 1 == (self.max * CROWDED_PERCENT).div_ceil(100) && !self.is_crowded.swap(true, Ordering::Relaxed) {
-            let (open, limit) = (taken + 1, self.max);
+        if taken + 1 == (max * CROWDED_PERCENT).div_ceil(100) && !self.is_crowded.swap(true, Ordering::Relaxed) {
+            let (open, limit) = (taken + 1, max);
             tracing::warn!(open, limit, "{CROWDED_PERCENT} % of --connections-max are open");
         }
         Ok(())
@@ -65,10 +66,21 @@ impl Places {
     pub fn give_back(&self) {
         let taken = self.taken.fetch_sub(1, Ordering::Relaxed);
         assert!(taken > 0, "a place is given back once");
-        if taken - 1 == self.max * EASED_PERCENT / 100 && self.is_crowded.swap(false, Ordering::Relaxed) {
+        let max = self.max();
+        if taken - 1 == max * EASED_PERCENT / 100 && self.is_crowded.swap(false, Ordering::Relaxed) {
             self.is_full.store(false, Ordering::Relaxed);
-            tracing::info!(limit = self.max, "no more than {EASED_PERCENT} % of --connections-max are open");
+            tracing::info!(limit = max, "no more than {EASED_PERCENT} % of --connections-max are open");
         }
+    }
+
+    /// Places that there are, taken or not.
+    pub fn max(&self) -> usize {
+        self.max.load(Ordering::Relaxed)
+    }
+
+    /// Changes that. Whoever has a place keeps it: with fewer places than are taken nobody is let in for a while.
+    pub fn set_max(&self, max: usize) {
+        self.max.store(max, Ordering::Relaxed);
     }
 
     /// Places that are taken.
@@ -88,7 +100,7 @@ impl Places {
 
     fn tell_full(&self) {
         if !self.is_full.swap(true, Ordering::Relaxed) {
-            tracing::warn!(limit = self.max, "--connections-max are open: new connections are answered 503");
+            tracing::warn!(limit = self.max(), "--connections-max are open: new connections are answered 503");
         }
     }
 }
@@ -134,6 +146,17 @@ mod tests {
         assert!(crowded(), "eight are open");
         places.give_back();
         assert!(!crowded() && !places.is_full.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn with_fewer_places_nobody_loses_his() {
+        let places = Places::new(3);
+        (0..3).for_each(|_| places.take().unwrap());
+        places.set_max(2);
+        places.give_back();
+        assert_eq!((places.take(), places.taken()), (Err(NoPlace::Full), 2));
+        places.set_max(3);
+        assert_eq!((places.take(), places.taken()), (Ok(()), 3));
     }
 
     #[test]

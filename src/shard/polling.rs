@@ -258,7 +258,7 @@ impl Task {
             Err(Detour::Follow(shard)) => return Some(shard),
         };
         self.shard.counters.requests.add_one(counted::place(Answerer::Engine as usize, response.status));
-        let mut response = api::mark_engine(&self.shard.settings.api, request, response);
+        let mut response = api::mark_engine(&self.shard.settings().api, request, response);
         let shard = self.shard.clone();
         self.meanwhile(encode(&shard, request, &mut response)).await;
         let now = self.shard.now();

@@ -17,7 +17,7 @@ use super::Shard;
 /// Sweeps for ever.
 pub async fn run(shard: Rc<Shard>) {
     loop {
-        sleep(shard.settings.sweep).await;
+        sleep(shard.settings().sweep).await;
         let now = shard.now();
         shard.stores.sweep(now);
         shard.rates.borrow_mut().forget_ended(now);
@@ -26,7 +26,7 @@ pub async fn run(shard: Rc<Shard>) {
         if shard.id == ShardId(0) {
             // What could not be removed is found again by the next sweep; the failure is logged.
             let _ = shard.stores.request(Request::Sweep { now }).await;
-            if let Some(keep_ms) = shard.settings.history_keep_ms {
+            if let Some(keep_ms) = shard.settings().history_keep_ms {
                 archive(&shard, Time(now.0.saturating_sub(keep_ms))).await;
             }
         }

@@ -11,7 +11,7 @@ use tracing::{Level, Metadata};
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, fmt, registry};
+use tracing_subscriber::{EnvFilter, Registry, fmt, registry, reload};
 
 /// How a line is written.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -49,12 +49,28 @@ impl Format {
     }
 }
 
+/// The running log.
+pub struct Log {
+    filter: reload::Handle<EnvFilter, Registry>,
+}
+
+impl Log {
+    /// Lets these lines through from now on.
+    ///
+    /// # Errors
+    /// The filter is none.
+    pub fn set(&self, filter: &str) -> Result<(), String> {
+        let filter = decode(filter)?;
+        self.filter.reload(filter).map_err(|error| format!("the log cannot be changed: {error}"))
+    }
+}
+
 /// Starts the log with a filter such as `info` or `duet=debug`.
 ///
 /// # Errors
 /// The filter is none.
-pub fn start(filter: &str, is_json: bool) -> Result<(), String> {
-    let filter = EnvFilter::try_new(filter).map_err(|error| format!("--log {filter:?} is not a filter: {error}"))?;
+pub fn start(filter: &str, is_json: bool) -> Result<Log, String> {
+    let (filter, handle) = reload::Layer::new(decode(filter)?);
     let lines = fmt::layer().with_writer(stderr).with_target(false);
     let heard = registry().with(filter).with(filter_fn(may_speak));
     // Only a second start in one process fails here, and then the first log serves both.
@@ -63,7 +79,11 @@ pub fn start(filter: &str, is_json: bool) -> Result<(), String> {
     } else {
         heard.with(lines.with_ansi(stderr().is_terminal())).try_init()
     };
-    Ok(())
+    Ok(Log { filter: handle })
+}
+
+fn decode(filter: &str) -> Result<EnvFilter, String> {
+    EnvFilter::try_new(filter).map_err(|error| format!("--log {filter:?} is not a filter: {error}"))
 }
 
 fn may_speak(metadata: &Metadata<'_>) -> bool {

@@ -142,7 +142,7 @@ describe("units", { timeout: 60_000 }, () => {
     const folder = temporaryFolder();
     for (const unit of ["duet.service", "duet.socket"]) {
       const text = readFileSync(join(UNITS, unit), "utf8");
-      writeFileSync(join(folder, unit), text.replace("ExecStart=/usr/local/bin/duet", `ExecStart=${BIN}`));
+      writeFileSync(join(folder, unit), text.replaceAll("/usr/local/bin/duet", BIN));
     }
     const said = execFileSync("systemd-analyze", ["verify", join(folder, "duet.service"), join(folder, "duet.socket")], { encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
     assert.equal(said, "");

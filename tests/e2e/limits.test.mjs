@@ -86,6 +86,19 @@ suite("without a trusted proxy", direct, ({ fact }) => {
   });
 });
 
+const fronted = await Server.start({ "client-address-header": "x-real-ip", "signups-per-hour": 2 });
+suite("with X-Real-IP", fronted, ({ fact }) => {
+  const signUp = (headers) => request(fronted.url, "POST", "/auth/guest", { body: GUEST, headers });
+
+  fact("the address counted is the one there, and X-Forwarded-For is not looked at", async () => {
+    const [mine, other] = [freshAddress(), freshAddress()];
+    const statuses = [];
+    for (let i = 0; i < 4; i++) statuses.push((await signUp({ "x-real-ip": mine, "x-forwarded-for": freshAddress() })).status);
+    assert.deepEqual(statuses, [200, 200, 429, 429]);
+    assert.equal((await signUp({ "x-real-ip": other, "x-forwarded-for": mine })).status, 200);
+  });
+});
+
 const paywalled = await Server.start({ paywall: "on" });
 suite("with the paywall on", paywalled, ({ fact, facts }) => {
   facts("an unpaid user sees no queue, joins none and invites nobody (D28)", async (cast) => {

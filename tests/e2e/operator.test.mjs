@@ -34,12 +34,12 @@ describe("check-config", () => {
     const { code, stdout, stderr } = await run(["check-config", "--plan", "512mb", "--shards=1"], { env });
     assert.deepEqual([code, stderr], [0, ""], stdout);
     const row = (flag) => lines(stdout).find((line) => line.startsWith(`--${flag} `)).split(/ {2,}/).slice(1);
-    assert.deepEqual(row("plan"), ["512mb", "flag --plan"]);
-    assert.deepEqual(row("connections-max"), ["50", "environment CONNECTIONS_MAX"]);
-    assert.deepEqual(row("user-cache-max"), ["20000", "plan 512mb"]);
-    assert.deepEqual(row("port"), ["3001", "default"]);
-    assert.deepEqual(row("turn-secret"), ["set", "environment TURN_SECRET"]);
-    assert.deepEqual(row("database-url"), ["not set", "default"]);
+    assert.deepEqual(row("plan"), ["512mb", "restart", "flag --plan"]);
+    assert.deepEqual(row("connections-max"), ["50", "reload", "environment CONNECTIONS_MAX"]);
+    assert.deepEqual(row("user-cache-max"), ["20000", "restart", "plan 512mb"]);
+    assert.deepEqual(row("port"), ["3001", "restart", "default"]);
+    assert.deepEqual(row("turn-secret"), ["set", "reload", "environment TURN_SECRET"]);
+    assert.deepEqual(row("database-url"), ["not set", "restart", "default"]);
     assert.ok(!stdout.includes(SECRET));
     const rows = lines(stdout).filter((line) => line.startsWith("--")).length;
     const help = (await run(["--help"])).stdout;

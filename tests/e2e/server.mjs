@@ -24,6 +24,9 @@ export const SHARDS = process.env.DUET_SHARDS ?? "2";
 export const SECCOMP = process.env.DUET_SECCOMP === "1";
 export const DATABASE_URL = process.env.DUET_DATABASE_URL;
 
+/** What a health check says first where connections come from proxies (PROXY protocol, version 2, LOCAL). */
+export const PROXY_LOCAL = Buffer.from("\r\n\r\n\0\r\nQUIT\n\x20\0\0\0", "latin1");
+
 /** Flags that take limits out of the way; addresses may be chosen by `X-Forwarded-For`. */
 export const UNLIMITED = {
   "trusted-proxies": "127.0.0.0/8",
@@ -159,7 +162,7 @@ export class Server {
     const deadline = Date.now() + START_MS;
     while (Date.now() < deadline && !this.gone) {
       this.url = this.printedUrl();
-      if (this.url && (await answers(this.url))) return;
+      if (this.url && (await answers(this.url, this.flags["proxy-protocol"] === "on"))) return;
       await pause(20);
     }
     const why = this.gone ? `ended at its start: ${JSON.stringify(await this.exited)}` : `did not serve in ${START_MS} ms`;
@@ -236,11 +239,18 @@ function plain(text) {
   return text.replace(/\x1b\[[0-9;]*m/g, "");
 }
 
-function answers(url) {
+function answers(url, isBehindProxy) {
+  /** Says first that it asks for itself. */
+  const createConnection = ({ host, port }) => {
+    const socket = net.connect({ host, port });
+    socket.write(PROXY_LOCAL);
+    return socket;
+  };
   return new Promise((resolve) => {
     // As a proxy asks: production sends others to HTTPS.
     const headers = { "x-forwarded-proto": "https" };
-    const request = http.get(`${url}/health`, { agent: false, timeout: 2_000, headers }, (response) => {
+    const options = { timeout: 2_000, headers, ...(isBehindProxy ? { createConnection } : { agent: false }) };
+    const request = http.get(`${url}/health`, options, (response) => {
       response.resume();
       resolve(response.statusCode === 200);
     });

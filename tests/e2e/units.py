@@ -148,7 +148,40 @@ except urllib.error.HTTPError as refusal:
     assert refusal.code == 401, refusal.code
 fact("a password is hashed within the filter")
 
-with open("/etc/duet/duet.env", "a") as settings:
+SETTINGS = "/etc/duet/duet.env"
+
+
+def allows(origin):
+    request = urllib.request.Request(f"http://127.0.0.1:{PORT}/health", headers={"origin": origin, "x-forwarded-proto": "https"})
+    try:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
+            return answer.headers["access-control-allow-origin"] == origin
+    except urllib.error.HTTPError as refusal:
+        assert refusal.code == 403, refusal.code
+        return False
+
+
+process = shown("MainPID")
+assert not allows("https://other.example")
+with open(SETTINGS, "a") as settings:
+    settings.write("ALLOWED_ORIGINS=https://other.example\n")
+run("systemctl", "reload", "duet")
+eventually("the reload is over", lambda: shown("StatusText").endswith("; reloaded") and shown("ActiveState") == "active")
+assert allows("https://other.example") and shown("MainPID") == process
+fact("a reload reads duet.env again, in the same process")
+
+with open(SETTINGS) as settings:
+    good = settings.read()
+with open(SETTINGS, "w") as settings:
+    settings.write(good + "EVENT_RATE=many\n")
+assert subprocess.run(["systemctl", "reload", "duet"], capture_output=True).returncode != 0
+with open(SETTINGS, "w") as settings:
+    settings.write(good)
+assert "--event-rate (EVENT_RATE)" in run("journalctl", "-b", "--no-pager", "-u", "duet")
+assert allows("https://other.example") and shown("MainPID") == process and shown("ActiveState") == "active"
+fact("a reload of a file with a fault fails, and duet goes on")
+
+with open(SETTINGS, "a") as settings:
     settings.write("RUNTIME=epoll\n")
 run("systemctl", "restart", "duet")
 assert "epoll" in shown("StatusText"), shown("StatusText")
@@ -159,7 +192,7 @@ os.makedirs("/etc/credstore", mode=0o700, exist_ok=True)
 SECRET = "0f8fad5bd9cb469fa165708671bd1f41"
 with open("/etc/credstore/duet.turn-secret", "w") as secret:
     secret.write(SECRET)
-with open("/etc/duet/duet.env", "a") as settings:
+with open(SETTINGS, "a") as settings:
     settings.write("TURN_URLS=turn:turn.example.org\n")
 os.makedirs("/run/systemd/system/duet.service.d")
 with open("/run/systemd/system/duet.service.d/watchdog.conf", "w") as override:

@@ -14,7 +14,7 @@ const FORM: &str = "must be postgres://user:password@host:port/database, special
 const MODES: &str = "sslmode must be disable, prefer, require, verify-ca or verify-full";
 
 /// A database server and a database there.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct Address {
     pub(super) config: Config,
     pub(super) verify: Verify,

@@ -12,6 +12,7 @@ use duet::conn::{CloseReason, Conn, Output, Settings};
 use duet::wire::deflate::{InflateError, Inflater, Window};
 use duet::wire::engineio::{Packet, SEPARATOR};
 use duet::wire::http::{Method, Response};
+use duet::wire::proxy::LOCAL;
 use duet::wire::upgrade::EngineAsk;
 
 use crate::client_frame;
@@ -272,6 +273,9 @@ impl World {
         }
         let address = self.conn.address();
         let mut carrier = Conn::new(self.now, self.settings.clone(), address, [8; 16]);
+        if self.settings.proxy_protocol {
+            carrier.receive(self.now, &mut LOCAL.to_vec());
+        }
         carrier.receive(self.now, &mut upgrade(&carrier_target(), extensions));
         assert!(matches!(carrier.poll(), Some(Output::Engine { ask: Ok(EngineAsk::Upgrade(_)), .. })));
         carrier.respond(self.now, Response::empty(101));

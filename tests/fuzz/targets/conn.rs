@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arbitrary::Unstructured;
 use duet::conn::{CloseReason, Settings};
 use duet::wire::deflate::{Deflater, Policy};
+use duet::wire::proxy::LOCAL;
 use duet_fuzz::world::{World, carrier_target, sid, upgrade};
 use duet_fuzz::{chance, client_frame, pieces, split};
 use libfuzzer_sys::fuzz_target;
@@ -81,6 +82,7 @@ fn settings(flag: impl Fn(u8) -> bool) -> Settings {
     let mut settings = Settings {
         trusted_proxies: vec!["127.0.0.0/8".parse().expect("a network")],
         is_conformance_target: flag(3),
+        proxy_protocol: flag(6) && flag(7),
         deflate: Policy { level: 1, context_takeover: flag(4) },
         deflate_bytes_min: if flag(5) { 0 } else { 64 },
         ..Settings::default()
@@ -165,6 +167,8 @@ fn words(code: u8, input: &mut Unstructured) -> arbitrary::Result<Option<Vec<u8>
         }
         35 => upgrade("/engine.io/?EIO=4&transport=websocket", extensions(input)?),
         36 => upgrade("/", extensions(input)?),
+        37 => b"PROXY TCP4 192.0.2.7 198.51.100.1 56324 443\r\n".to_vec(),
+        38 => LOCAL.to_vec(),
         _ => return Ok(None),
     }))
 }

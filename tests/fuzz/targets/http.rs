@@ -9,7 +9,7 @@ use duet::base::limits::HEADERS_MAX;
 use duet::base::{Random, Time};
 use duet::wire::deflate::Policy;
 use duet::wire::encoding;
-use duet::wire::forwarded::client_address;
+use duet::wire::forwarded::{AddressHeader, client_address};
 use duet::wire::http::{
     Body, Framing, Head, HttpError, Method, Reply, Response, decode_head, encode_response, head_length,
 };
@@ -201,12 +201,11 @@ fn check_answers(head: &Head) {
     assert!(agreement.is_none() || (answer.status == 101 && request.header("sec-websocket-extensions").is_some()));
     let _ = (decode_engine_ask(head), refuse_plain_open(head), request.token());
     let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    assert_eq!(client_address(loopback, &[], request), loopback);
-    let _ = client_address(
-        loopback,
-        &["127.0.0.0/8".parse().expect("a network"), "::/0".parse().expect("another")],
-        request,
-    );
+    let trusted = ["127.0.0.0/8".parse().expect("a network"), "::/0".parse().expect("another")];
+    for header in [AddressHeader::ForwardedFor, AddressHeader::RealIp] {
+        assert_eq!(client_address(loopback, &[], header, request), loopback);
+        let _ = client_address(loopback, &trusted, header, request);
+    }
     let mut response = Response::text(200, "text/plain", Bytes::from_static(&[b'a'; 2000]));
     let coding = encoding::choose(&encoding::Settings::default(), request, &mut response);
     assert!(coding.is_none() || request.header("accept-encoding").is_some());

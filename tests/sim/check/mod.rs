@@ -70,6 +70,7 @@ impl Seen {
             Input::Stored { .. } => Self::Stored,
             Input::Connect { conn, .. } => Self::Connect(*conn),
             Input::Published(_)
+            | Input::Settings(_)
             | Input::Sweep
             | Input::Resume(_)
             | Input::TakeOver(_)
