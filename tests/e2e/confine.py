@@ -1,13 +1,13 @@
 """Runs a command as confined as a container or a careful administrator would run it.
 
 Usage: python3 confine.py docker COMMAND [ARGUMENT...]
-       python3 confine.py nobody MEMLOCK_KIB COMMAND [ARGUMENT...]
+       python3 confine.py nobody UID MEMLOCK_KIB COMMAND [ARGUMENT...]
 
 `docker` puts Docker's default seccomp profile in force, as it is for a container with the capabilities that Docker gives
 by default: what it does not allow is answered EPERM, io_uring among it, and clone3 ENOSYS. The profile is moby/profiles
 of 2025 (seccomp/default.json), as far as this machine's libseccomp knows its names and this architecture has them.
 
-`nobody` becomes a user and a group without a name, without capabilities or a way to new ones, who may lock so much
+`nobody` becomes a user and a group of that number, without capabilities or a way to new ones, who may lock so much
 memory. The command is opened before, so that it may lie where only root can go. Who is not root stays who he is.
 """
 
@@ -16,7 +16,6 @@ import os
 import resource
 import sys
 
-NOBODY = 65534
 PR_SET_NO_NEW_PRIVS = 38
 ALLOW, EPERM, ENOSYS = 0x7FFF0000, 0x00050000 | 1, 0x00050000 | 38
 EQUAL, MASKED_EQUAL = 4, 7
@@ -98,12 +97,15 @@ def docker():
     must(seccomp.seccomp_load(rules))
 
 
-def nobody(memlock_kib):
-    resource.setrlimit(resource.RLIMIT_MEMLOCK, [memlock_kib * 1024] * 2)
+def nobody(uid, memlock_kib):
+    try:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, [memlock_kib * 1024] * 2)
+    except ValueError:
+        sys.exit(f"confine.py: less than {memlock_kib} KiB may be locked here: raise it (ulimit -Hl)")
     if os.geteuid() == 0:
         os.setgroups([])
-        os.setresgid(NOBODY, NOBODY, NOBODY)
-        os.setresuid(NOBODY, NOBODY, NOBODY)
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
     must(ctypes.CDLL(None).prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 
 
@@ -111,9 +113,9 @@ match sys.argv[1:]:
     case ["docker", command, *words]:
         docker()
         os.execvp(command, [command, *words])
-    case ["nobody", memlock_kib, command, *words]:
+    case ["nobody", uid, memlock_kib, command, *words]:
         opened = os.open(command, os.O_PATH | os.O_CLOEXEC)
-        nobody(int(memlock_kib))
+        nobody(int(uid), int(memlock_kib))
         os.execve(opened, [command, *words], os.environ)
     case _:
         sys.exit(__doc__)

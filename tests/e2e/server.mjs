@@ -17,14 +17,14 @@ const TARGET = process.env.CARGO_TARGET_DIR ?? join(HERE, "../../target");
 const START_MS = 20_000;
 const STOP_MS = 15_000;
 const LOG_CHARS_MAX = 400_000;
-/** Who confine.py becomes. */
-const NOBODY = 65_534;
-/** What a server may be confined by: the words for confine.py, and whether io_uring can be had. `user` may lock what the unit allows. */
+/** The user without rights, another for each test file: what one may lock is counted for all his processes. */
+export const NOBODY = process.getuid() === 0 ? 20_000 + (process.pid % 40_000) : process.getuid();
+/** What a server may be confined by: the words for confine.py, and whether io_uring can be had. `user` may lock what the kernel allows anybody. */
 const CONFINEMENTS = {
   none: { words: [], hasUring: true },
   docker: { words: ["docker"], hasUring: false },
-  nobody: { words: ["nobody", "64"], hasUring: false },
-  user: { words: ["nobody", "65536"], hasUring: true },
+  nobody: { words: ["nobody", String(NOBODY), "64"], hasUring: false },
+  user: { words: ["nobody", String(NOBODY), "8192"], hasUring: true },
 };
 
 export const BIN = process.env.DUET_BIN ?? join(TARGET, "release/duet");
