@@ -4,8 +4,8 @@ Usage: python3 confine.py docker COMMAND [ARGUMENT...]
        python3 confine.py nobody UID MEMLOCK_KIB COMMAND [ARGUMENT...]
 
 `docker` puts Docker's default seccomp profile in force, as it is for a container with the capabilities that Docker gives
-by default: what it does not allow is answered EPERM, io_uring among it, and clone3 ENOSYS. The profile is moby/profiles
-of 2025 (seccomp/default.json), as far as this machine's libseccomp knows its names and this architecture has them.
+by default: what it does not allow is answered EPERM, io_uring among it, and clone3 ENOSYS. The profile is that of
+moby/profiles at 02e898b1 (seccomp/default.json), as far as this machine's libseccomp knows its names and this architecture has them.
 
 `nobody` becomes a user and a group of that number, without capabilities or a way to new ones, who may lock so much
 memory. The command is opened before, so that it may lie where only root can go. Who is not root stays who he is.
@@ -80,11 +80,11 @@ def docker():
 
     def rule(action, name, *comparison):
         number = seccomp.seccomp_syscall_resolve_name(name.encode())
-        # Below that are names of other architectures.
+        # Below are those that only other architectures have.
         if number <= UNKNOWN:
             return
-        compared = ctypes.byref(Comparison(0, *comparison)) if comparison else None
-        must(seccomp.seccomp_rule_add_array(rules, action, number, len(comparison) and 1, compared))
+        count, compared = (1, ctypes.byref(Comparison(0, *comparison))) if comparison else (0, None)
+        must(seccomp.seccomp_rule_add_array(rules, action, number, count, compared))
 
     for name in ALLOWED:
         rule(ALLOW, name)
