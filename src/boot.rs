@@ -126,12 +126,13 @@ fn no_signals(error: std::io::Error) -> String {
 /// A listener for each shard, and their address: the service manager's, if it has opened any, else of our own.
 fn listen(address: SocketAddr, shards: usize) -> Result<(Vec<TcpListener>, SocketAddr), String> {
     let unusable = |error| format!("the sockets of the service manager cannot be used: {error}");
+    let refused = |error| cannot("listen", address, "--port", &error);
     let sockets = inherited().map_err(unusable)?;
     let listeners = match sockets.as_slice() {
-        [] => bind_all(address, shards).map_err(|error| cannot_listen(address, &error))?,
+        [] => bind_all(address, shards).map_err(refused)?,
         sockets => share(sockets, shards).map_err(unusable)?,
     };
-    let bound = listeners[0].local_addr().map_err(|error| cannot_listen(address, &error))?;
+    let bound = listeners[0].local_addr().map_err(refused)?;
     Ok((listeners, bound))
 }
 
@@ -292,12 +293,13 @@ async fn tell_all(senders: &[mpsc::Sender<Envelope>], message: impl Fn(oneshot::
     }
 }
 
-fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> String {
+/// Why an address cannot be had; `flag` is the one that chooses another.
+fn cannot(act: &str, address: SocketAddr, flag: &str, error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::AddrInUse => {
-            format!("cannot listen on {address}: the port is in use (choose another with --port)")
+            format!("cannot {act} on {address}: the port is in use (choose another with {flag})")
         }
-        _ => format!("cannot listen on {address}: {error}"),
+        _ => format!("cannot {act} on {address}: {error}"),
     }
 }
 

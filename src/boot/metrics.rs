@@ -30,6 +30,8 @@ use crate::telemetry::manager::{Level, Thresholds};
 use crate::telemetry::memory::Memory;
 use crate::wire::http::{self, Method, Response};
 
+use super::cannot;
+
 /// From the server's port to that of its metrics: 3001 has 9464, and another instance, whose port differs, another.
 const PORT_STEP: u16 = 6_463;
 /// Pause after the kernel refused a connection.
@@ -77,12 +79,9 @@ pub(super) fn listen(chosen: MetricsAddress, main: SocketAddr) -> Result<Option<
     let bind = |address| std::net::TcpListener::bind(address);
     let listener = match chosen {
         MetricsAddress::Off => return Ok(None),
-        MetricsAddress::At(address) => bind(address).map_err(|error| match error.kind() {
-            io::ErrorKind::AddrInUse => {
-                format!("cannot serve metrics on {address}: the port is in use (choose another with --metrics)")
-            }
-            _ => format!("cannot serve metrics on {address}: {error}"),
-        })?,
+        MetricsAddress::At(address) => {
+            bind(address).map_err(|error| cannot("serve metrics", address, "--metrics", &error))?
+        }
         MetricsAddress::Auto => {
             let port = main.port().checked_add(PORT_STEP).unwrap_or(0);
             let other = |_| bind(loopback(0));

@@ -3,14 +3,18 @@
 // Run it where only a loopback is: `unshare -Urn sh -c "ip link set lo up && node --test …"`.
 
 import assert from "node:assert/strict";
+import { rmSync } from "node:fs";
 import { after, describe, it } from "node:test";
 import { Person, atHome, call, chat, flowing, lasting, launchBrowser, ring } from "./browser.mjs";
+import { ok, request } from "./client.mjs";
 import { LeanSocket } from "./lean.mjs";
-import { Server, eventually, pause } from "./server.mjs";
+import { Server, eventually, freePort, pause } from "./server.mjs";
 
 const WEIGHT_MAX = 60_000;
 /** Of half a second; the camera's beeps have a thousand times as much. */
 const ENERGY_OF_SILENCE = 1e-4;
+/** A browser reports every connection that it could not make. */
+const OUTAGE = /^WebSocket connection to .* failed|ERR_CONNECTION_REFUSED/;
 
 const [server, browser] = await Promise.all([Server.start(), launchBrowser()]);
 let pairs = 0;
@@ -222,8 +226,51 @@ describe("demo page", { concurrency: 3 }, () => {
       await ann.press("Hang up");
       await Promise.all([atHome(ann, "You hung up."), atHome(bo, `The call with ${ann.name} has ended.`)]);
     },
-    // A browser reports every connection that it could not make.
-    { on: () => Server.start(), excused: /^WebSocket connection to .* failed|ERR_CONNECTION_REFUSED/ },
+    { on: () => Server.start(), excused: OUTAGE },
+  );
+
+  fact(
+    "the server comes back after the call's grace: picture and sound go on, one is told that the rest does not, and how it ends",
+    async (ann, bo, own) => {
+      await call(ann, bo);
+      await lasting(ann);
+      await own.stop();
+      // Where nobody finds it, it waits for the two, and ends their call.
+      const { port } = own;
+      own.port = await freePort();
+      await own.launch();
+      const { token } = await ann.page.evaluate(() => JSON.parse(sessionStorage["duet.me"]));
+      await eventually("the call is history", async () => (await ok(request(own.url, "GET", "/room/history", { token }))).history.length === 1);
+      await own.stop();
+      own.port = port;
+      await own.launch();
+      for (const person of [ann, bo]) {
+        await person.sees("The server was restarted and has forgotten this call. Picture and sound go on; chat and history do not.");
+        await flowing(person);
+        assert.ok(await person.page.getByLabel("Message").isDisabled());
+      }
+      await ann.press("Hang up");
+      await Promise.all([atHome(ann, "You hung up."), atHome(bo, `${ann.name} has gone.`)]);
+      await ann.press("History");
+      assert.equal(await ann.page.locator("#calls > li").count(), 1);
+    },
+    { on: () => Server.start({ "resume-seconds": 1 }), excused: OUTAGE },
+  );
+
+  fact(
+    "the server comes back without its data: the visit has ended, and one signs up again",
+    async (ann, bo, own) => {
+      await call(ann, bo);
+      await own.kill();
+      rmSync(own.flags.data, { recursive: true });
+      await own.launch();
+      for (const person of [ann, bo]) {
+        await person.sees("Your visit has ended. Sign up again to go on.");
+        await person.signUp();
+      }
+      await call(ann, bo);
+    },
+    { on: () => Server.start(), excused: OUTAGE },
   );
 
   fact("without camera and microphone one is told why, and can still watch and listen", async (ann, bo) => {

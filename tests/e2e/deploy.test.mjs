@@ -12,7 +12,7 @@ import { describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
 import { Cast, hangUp, say } from "./cast.mjs";
 import { Client, request } from "./client.mjs";
-import { BIN, SHARDS, Server, UNLIMITED, eventually, run, temporaryFolder } from "./server.mjs";
+import { BIN, RUNTIMES, SHARDS, Server, UNLIMITED, confining, eventually, run, temporaryFolder } from "./server.mjs";
 import { Service, ends, tells } from "./service.mjs";
 
 const HERE = fileURLToPath(new URL(".", import.meta.url));
@@ -58,7 +58,7 @@ describe("socket activation", { concurrency: 3, timeout: 120_000 }, () => {
     assert.equal((await service.hears(ends)).ended, 0);
   });
 
-  for (const runtime of ["uring", "epoll"]) {
+  for (const runtime of RUNTIMES) {
     it(`whoever connects between SIGTERM and the next process is served by that (${runtime})`, async (t) => {
       const service = await Service.make(t, { flags: { runtime } });
       await service.start();
@@ -109,7 +109,7 @@ describe("socket activation", { concurrency: 3, timeout: 120_000 }, () => {
   it("what is no listening socket is refused with one line that names it", async () => {
     const data = join(temporaryFolder(), "data");
     const script = 'LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=web exec "$0" "$@" 3</dev/null';
-    const { code, stderr } = await run(["-c", script, BIN, "--data", data, "--port", "0"], { binary: "/bin/sh", seccomp: false });
+    const { code, stderr } = await run(["-c", script, BIN, "--data", data, "--port", "0"], { binary: "/bin/sh", confinement: "none" });
     assert.equal(code, 1);
     assert.match(stderr, /^duet: the sockets of the service manager cannot be used: .*\n$/);
   });
@@ -207,8 +207,8 @@ describe("container", { timeout: 120_000 }, () => {
     chmodSync(join(root, "data"), 0o777);
     const isRoot = process.getuid() === 0;
     const jail = isRoot ? ["chroot", `--userspec=${NOBODY}:${NOBODY}`, root] : ["unshare", "-r", "chroot", root];
-    const inside = ["python3", join(HERE, "seccomp.py"), "prlimit", "--memlock=65536:65536", ...jail];
-    const server = await Server.start({ runtime: "auto", data: "/data" }, { seccomp: false, inside, database: undefined });
+    const inside = [...confining("docker"), "prlimit", "--memlock=65536:65536", ...jail];
+    const server = await Server.start({ runtime: "auto", data: "/data" }, { confinement: "none", inside, database: undefined });
     t.after(() => server.kill());
     assert.match(server.lines().join("\n"), /epoll.*io_uring_setup refused: EPERM/);
     if (isRoot) assert.match(readFileSync(`/proc/${server.pid}/status`, "utf8"), new RegExp(`^Uid:\\s${NOBODY}\\s`, "m"));

@@ -2,11 +2,12 @@
 
 import assert from "node:assert/strict";
 import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
 import { Cast, hangUp, say } from "./cast.mjs";
 import { request } from "./client.mjs";
-import { DATABASE_URL, Server, run } from "./server.mjs";
+import { DATABASE_URL, NOBODY, RUNTIMES, Server, run, temporaryFolder } from "./server.mjs";
 
 const README = fileURLToPath(new URL("../../README.md", import.meta.url));
 const FIRST_LINES = 12;
@@ -21,32 +22,50 @@ async function callOn(flags, options) {
       await hangUp(caller, callee, room);
     });
     const health = (await request(server.url, "GET", "/health")).text;
-    return { printed: server.lines().slice(0, FIRST_LINES).join("\n"), health };
+    const told = (name) => readFileSync(`/proc/${server.pid}/${name}`, "utf8");
+    return { printed: server.lines().slice(0, FIRST_LINES).join("\n"), health, status: told("status"), limits: told("limits") };
   } finally {
     await server.kill();
   }
 }
 
 describe("runtime", { concurrency: 3, timeout: 120_000 }, () => {
-  it("where io_uring_setup answers EPERM, auto falls back to epoll, says why, and works", async () => {
-    const { printed, health } = await callOn({ runtime: "auto", shards: 2 }, { seccomp: true });
+  it("under Docker's default profile auto falls back to epoll, says why, and works", async () => {
+    const { printed, health } = await callOn({ runtime: "auto", shards: 2 }, { confinement: "docker" });
     assert.match(printed, /epoll/i);
     assert.match(printed, /io_uring.*(EPERM|not permitted|refused|forbidden|denied)/i);
     assert.match(health, /epoll/);
   });
 
-  it("where io_uring_setup answers EPERM, uring refuses to start with one line", async () => {
-    const server = new Server({}, true);
-    const args = ["--runtime", "uring", "--port", "0", "--host", "127.0.0.1", "--data", server.flags.data];
-    const { code, stderr } = await run(args, { seccomp: true });
+  it("the tests' filter is the profile, not only its io_uring: a new namespace is refused too", async () => {
+    const unshare = { binary: "/usr/bin/unshare" };
+    assert.equal((await run(["-r", "true"], { ...unshare, confinement: "none" })).code, 0);
+    const { code, stderr } = await run(["-r", "true"], { ...unshare, confinement: "docker" });
+    assert.equal(code, 1);
+    assert.match(stderr, /not permitted/);
+  });
+
+  it("without rights and with 64 KiB of lockable memory auto falls back to epoll, says why, and works", async () => {
+    const { printed, health, status, limits } = await callOn({ runtime: "auto", shards: 2 }, { confinement: "nobody" });
+    assert.match(status, new RegExp(`^Uid:\\t${[NOBODY, NOBODY, NOBODY, NOBODY].join("\\t")}$`, "m"));
+    assert.match(status, /^CapPrm:\t0+\nCapEff:\t0+$/m);
+    assert.match(status, /^NoNewPrivs:\t1$/m);
+    assert.match(limits, /^Max locked memory +65536 +65536 +bytes/m);
+    assert.match(printed, /epoll.*the locked memory limit \(ulimit -l\) is 64 KiB and io_uring needs 512 KiB/);
+    assert.match(health, /epoll/);
+  });
+
+  it("under Docker's default profile uring refuses to start with one line", async () => {
+    const args = ["--runtime", "uring", "--port", "0", "--host", "127.0.0.1", "--data", join(temporaryFolder(), "data")];
+    const { code, stderr } = await run(args, { confinement: "docker" });
     assert.ok(code !== null && code !== 0, `exit code ${code}`);
     assert.equal(stderr.split("\n").filter((line) => line.trim() !== "").length, 1, stderr);
     assert.match(stderr, /io_uring/);
   });
 
-  for (const runtime of ["uring", "epoll"]) {
+  for (const runtime of RUNTIMES) {
     it(`--runtime ${runtime} is what runs, with the shards that were asked for`, async () => {
-      const { printed, health } = await callOn({ runtime, shards: 3 }, { seccomp: false });
+      const { printed, health } = await callOn({ runtime, shards: 3 });
       assert.match(printed, new RegExp(runtime, "i"));
       assert.match(printed, /3 shards|shards[=: ]+3/i);
       assert.match(printed, DATABASE_URL ? /postgres/i : /sqlite/i, "the store is named");

@@ -1,11 +1,11 @@
 // The server under test as a process: start, wait until it serves, stop, kill, start again on the same data.
 //
 // Which build and how it runs comes from the environment, so that one suite runs in every configuration:
-// DUET_BIN (the binary), DUET_RUNTIME (auto, uring, epoll), DUET_SHARDS, DUET_SECCOMP=1 (io_uring forbidden),
+// DUET_BIN (the binary), DUET_RUNTIME (auto, uring, epoll), DUET_SHARDS, DUET_CONFINEMENT (a name of `CONFINEMENTS`),
 // DUET_DATABASE_URL (a Postgres where each server gets a database of its own; without it each has its folder).
 
 import { execFileSync, spawn } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { chownSync, existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import http from "node:http";
 import net from "node:net";
 import { tmpdir } from "node:os";
@@ -17,11 +17,22 @@ const TARGET = process.env.CARGO_TARGET_DIR ?? join(HERE, "../../target");
 const START_MS = 20_000;
 const STOP_MS = 15_000;
 const LOG_CHARS_MAX = 400_000;
+/** The user without rights, another for each test file: what one may lock is counted for all his processes. */
+export const NOBODY = process.getuid() === 0 ? 20_000 + (process.pid % 40_000) : process.getuid();
+/** What a server may be confined by: the words for confine.py, and whether io_uring can be had. `user` may lock what the kernel allows anybody. */
+const CONFINEMENTS = {
+  none: { words: [], hasUring: true },
+  docker: { words: ["docker"], hasUring: false },
+  nobody: { words: ["nobody", String(NOBODY), "64"], hasUring: false },
+  user: { words: ["nobody", String(NOBODY), "8192"], hasUring: true },
+};
 
 export const BIN = process.env.DUET_BIN ?? join(TARGET, "release/duet");
 export const RUNTIME = process.env.DUET_RUNTIME ?? "auto";
 export const SHARDS = process.env.DUET_SHARDS ?? "2";
-export const SECCOMP = process.env.DUET_SECCOMP === "1";
+export const CONFINEMENT = process.env.DUET_CONFINEMENT ?? "none";
+/** Those that a server can be told to use, confined as it is. */
+export const RUNTIMES = CONFINEMENTS[CONFINEMENT].hasUring ? ["uring", "epoll"] : ["epoll"];
 export const DATABASE_URL = process.env.DUET_DATABASE_URL;
 
 /** What a health check says first where connections come from proxies (PROXY protocol, version 2, LOCAL). */
@@ -53,9 +64,15 @@ export function argumentsOf(flags) {
   return words.flatMap(([name, value]) => [`--${name}`, String(value)]);
 }
 
+/** The words before a command that confine it. */
+export function confining(confinement = CONFINEMENT) {
+  const { words } = CONFINEMENTS[confinement];
+  return words.length > 0 ? ["python3", join(HERE, "confine.py"), ...words] : [];
+}
+
 /** Program and arguments that run `binary`; `inside` are words that put it somewhere, such as into a namespace. */
-function commandLine(args, { seccomp, binary = BIN, inside = [] }) {
-  const [program, ...words] = [...inside, ...(seccomp ? ["python3", join(HERE, "seccomp.py")] : []), binary, ...args];
+function commandLine(args, { confinement, binary = BIN, inside = [] }) {
+  const [program, ...words] = [...inside, ...confining(confinement), binary, ...args];
   return [program, words];
 }
 
@@ -109,16 +126,18 @@ export async function freePort() {
   }
 }
 
-export function temporaryFolder() {
+/** A folder that a server so confined may write to; gone with this process. */
+export function temporaryFolder(confinement = CONFINEMENT) {
   const folder = mkdtempSync(join(tmpdir(), "duet-e2e-"));
+  if (CONFINEMENTS[confinement].words[0] === "nobody" && process.getuid() === 0) chownSync(folder, NOBODY, NOBODY);
   folders.add(folder);
   return folder;
 }
 
 export class Server {
   /** Starts a server and waits until it answers. `flags` override the defaults of the configuration. */
-  static async start(flags = {}, { seccomp = SECCOMP, binary = BIN, database = DATABASE_URL && freshDatabase(), inside, env } = {}) {
-    const server = new Server(flags, { seccomp, binary, inside, env }, database);
+  static async start(flags = {}, { confinement, binary = BIN, database = DATABASE_URL && freshDatabase(), inside, env } = {}) {
+    const server = new Server(flags, { confinement, binary, inside, env }, database);
     server.port = flags.port ?? (await freePort());
     await server.launch();
     return server;
@@ -127,7 +146,7 @@ export class Server {
   constructor(flags, where, database) {
     this.where = where;
     this.database = database;
-    this.folder = temporaryFolder();
+    this.folder = temporaryFolder(where.confinement);
     this.flags = { host: "127.0.0.1", runtime: RUNTIME, shards: SHARDS, data: join(this.folder, "data"), ...UNLIMITED, ...flags };
     this.log = "";
   }
@@ -138,7 +157,7 @@ export class Server {
     if (!existsSync(binary)) throw new Error(`there is no server to test at ${binary}: cargo build --release first`);
     const [program, args] = commandLine(argumentsOf({ ...this.flags, port: this.port }), this.where);
     this.logAtLaunch = this.log.length;
-    this.child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"], env: environment(this.database, this.where.env) });
+    this.child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"], env: environment(this.database, { TMPDIR: this.folder, ...this.where.env }) });
     running.add(this.child);
     const note = (text) => {
       const cut = Math.max(0, this.log.length + text.length - LOG_CHARS_MAX);

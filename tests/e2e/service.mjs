@@ -4,7 +4,7 @@ import { spawn } from "node:child_process";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
-import { BIN, RUNTIME, SHARDS, argumentsOf, temporaryFolder } from "./server.mjs";
+import { BIN, RUNTIME, SHARDS, argumentsOf, confining, temporaryFolder } from "./server.mjs";
 
 const HERE = fileURLToPath(new URL(".", import.meta.url));
 const PATIENCE_MS = 30_000;
@@ -16,7 +16,7 @@ export class Service {
     const service = new Service();
     const settings = { runtime: RUNTIME, shards: SHARDS, data: join(temporaryFolder(), "data"), ...flags };
     const env = { PATH: process.env.PATH, SOCKETS: String(sockets), ...(watchdogMs ? { WATCHDOG_USEC: String(watchdogMs * 1000) } : {}) };
-    const words = [join(HERE, "service_manager.py"), BIN, ...argumentsOf(settings)];
+    const words = [join(HERE, "service_manager.py"), ...confining(), BIN, ...argumentsOf(settings)];
     service.manager = spawn("python3", words, { env, stdio: ["pipe", "pipe", "pipe"] });
     t.after(() => service.manager.stdin.end());
     service.heard = [];

@@ -54,6 +54,9 @@ class Manager:
         self.address = os.path.join(self.folder.name, "notify")
         self.told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.told.bind(self.address)
+        # Whoever the command becomes may tell.
+        os.chmod(self.folder.name, 0o711)
+        os.chmod(self.address, 0o666)
         self.process = None
         self.frozen = None
         threading.Thread(target=self.listen, daemon=True).start()
