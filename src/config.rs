@@ -35,8 +35,8 @@ use self::command::{command, misread};
 use self::flags::{ADDRESS_CONNECTIONS, DATABASE_URL, TURN_SECRET};
 use self::plan::Plan;
 use self::reader::{
-    CONNECTIONS_TOP, Reader, connections, count, filter, is_origin, limit, metrics, network, origin, parsed, path,
-    scheme, switch,
+    CONNECTIONS_TOP, Reader, connections, count, filter, limit, metrics, network, origin, parsed, path, scheme, site,
+    switch,
 };
 use self::reload::Origin;
 use crate::api::demo::Demo;
@@ -317,10 +317,7 @@ fn read(reader: &mut Reader, system: &System, command: Command) -> Config {
         plan,
         host: reader.one("host", "must be an IP address", parsed).unwrap_or(IpAddr::from([0, 0, 0, 0])),
         port: reader.number("port", 0..=65_535),
-        public_url: reader.one("public-url", "must be http(s)://host without a path", |url| {
-            let url = url.trim_end_matches('/');
-            scheme(url, ["http://", "https://"]).filter(|url| is_origin(url))
-        }),
+        public_url: reader.one("public-url", "must be http(s)://host without a path", site),
         allowed_origins: reader.list("allowed-origins", "must be of the form https://host, without a path", origin),
         trusted_proxies: reader.list("trusted-proxies", "must be an IP address or a network like 10.0.0.0/8", network),
         address_header: reader

@@ -19,8 +19,6 @@ use crate::install;
 use crate::sample::Memory;
 use crate::servers::{Bound, DUET_ARGUMENTS, Database, Entry, Job};
 
-/// From a duet's port to that of its metrics.
-const METRICS_PORT: u16 = 6_463;
 const START: u64 = 20 * SECOND;
 const STOP: u64 = 15 * SECOND;
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
@@ -156,23 +154,7 @@ impl Server {
 
     /// The body of a short answer to a GET, on a connection of its own.
     pub fn get(&self, path: &str) -> io::Result<String> {
-        self.get_from(self.port, path)
-    }
-
-    /// The sum of a duet's metric over its labels, by another port than that of its clients.
-    ///
-    /// # Errors
-    /// There is no answer, or no such metric in it.
-    pub fn metric(&self, name: &str) -> io::Result<f64> {
-        let page = self.get_from(self.port + METRICS_PORT, "/metrics")?;
-        let samples = page.lines().filter_map(|line| line.strip_prefix(name));
-        let samples = samples.filter(|rest| rest.starts_with(['{', ' ']));
-        let values = samples.filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok());
-        values.reduce(|sum, value| sum + value).ok_or_else(|| io::Error::other(format!("no metric {name}")))
-    }
-
-    fn get_from(&self, port: u16, path: &str) -> io::Result<String> {
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
         stream.set_read_timeout(Some(Duration::from_secs(2)))?;
         write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
         let mut answer = String::new();

@@ -55,6 +55,7 @@ pub const DUET_ARGUMENTS: &[&str] = &[
     "--signups-per-hour=0",
     "--logins-per-hour=0",
     "--api-per-minute=0",
+    "--address-connections-max=0",
     "--event-rate=0",
 ];
 /// And unless its memory is bounded: no cache that is too small.

@@ -45,6 +45,8 @@ pub const COMPRESSED_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Response bodies that a shard compresses at the same time, each with 0.4 to 3.9 MB for its encoder; further ones wait.
 pub const COMPRESSIONS_MAX: usize = 4;
 
+/// Refused clients that a shard waits for to end their connections, each with a descriptor; further ones are cut off.
+pub const FAREWELLS_MAX: usize = 64;
 /// With so many bytes waiting a client is spared changes of presence and queue: it hears the newest once it has read.
 /// Small, because when a network stalls all clients have it at the same time.
 pub const DIFFS_BACKLOG_BYTES_MAX: usize = 4 * 1024;

@@ -3,6 +3,8 @@
 //! Every check is made, whatever the others found. An error keeps the server from starting; a warning is told at every
 //! start. In production what is only a warning elsewhere may be an error. Not here: the form of single values.
 
+use crate::base::limits::FAREWELLS_MAX;
+
 use super::flags::{ADDRESS_CONNECTIONS, ALLOWED_ORIGINS, DATABASE_URL, REDIS_URL, TURN_SECRET, find};
 use super::reader::{AUTO, Reader, Source};
 use super::secrets::{password_weakness, weakness};
@@ -10,8 +12,8 @@ use super::{Config, System};
 
 /// Descriptors for what is no connection: the store, files, standard streams, and what is open for a moment.
 const DESCRIPTORS_KEPT: u64 = 128;
-/// The same for each shard: its rings, its listener, its wakes.
-const SHARD_DESCRIPTORS_KEPT: u64 = 16;
+/// The same for each shard: its rings, its listener, its wakes; and clients that were refused.
+const SHARD_DESCRIPTORS_KEPT: u64 = 16 + FAREWELLS_MAX as u64;
 
 /// Notes all that is wrong, and gives the settings that count: what the machine does not allow is reduced.
 pub(super) fn check(mut config: Config, reader: &mut Reader, system: &System) -> Config {

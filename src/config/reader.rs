@@ -222,6 +222,11 @@ pub(super) fn connections(text: &str) -> Option<usize> {
     }
 }
 
+/// An origin, with or without a slash at its end.
+pub(super) fn site(text: &str) -> Option<String> {
+    scheme(text.trim_end_matches('/'), ["http://", "https://"]).filter(|url| is_origin(url))
+}
+
 /// A path without a slash at its end, and more than that slash.
 pub(super) fn path(text: &str) -> Option<String> {
     let path = text.trim_end_matches('/');

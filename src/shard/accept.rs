@@ -19,6 +19,9 @@ use super::pace::Pace;
 /// Pause after the kernel refused a connection (no descriptor left): accepting at once would spin.
 const REFUSED_PAUSE: Duration = Duration::from_millis(50);
 
+/// How long a client that was refused may take to end its connection.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// What a connection over the limit is told before anything is spent on it.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: 33\r\n\
     Retry-After: 5\r\nConnection: close\r\n\r\n{\"error\":\"Server is at capacity\"}";
@@ -59,7 +62,7 @@ fn welcome(shard: &Rc<Shard>, stream: Stream, peer: IpAddr) {
     }
     if let Err(why) = shard.places.take() {
         shard.counters.refused.add_one(Refused::from(why) as usize);
-        return refuse(stream, FULL);
+        return refuse(shard.clone(), stream, FULL);
     }
     if !shard.counts(peer) {
         return serve(shard.clone(), stream, peer, None);
@@ -70,15 +73,32 @@ fn welcome(shard: &Rc<Shard>, stream: Stream, peer: IpAddr) {
             Ok(counted) => serve(shard, stream, peer, counted),
             Err(_) => {
                 shard.places.give_back();
-                refuse(stream, CROWDED);
+                refuse(shard, stream, CROWDED);
             }
         }
     });
 }
 
-fn refuse(mut stream: Stream, answer: &'static [u8]) {
+/// Answers, and waits for the client to end the connection: one that is closed before its request has come is reset, and
+/// its client may never see the answer. Of more clients than [`FAREWELLS_MAX`] only what has come by now is taken in.
+fn refuse(shard: Rc<Shard>, mut stream: Stream, answer: &'static [u8]) {
     stream.discard_arrived();
-    let _ = stream.try_write(&mut [Bytes::from_static(answer)].into());
+    if stream.try_write(&mut [Bytes::from_static(answer)].into()).is_err() {
+        return;
+    }
+    spawn_local(async move {
+        let Ok(_leave) = shard.farewells.try_acquire() else { return };
+        let heard = async {
+            stream.shutdown_write()?;
+            while !stream.read(&shard.scratch).await?.is_empty() {}
+            std::io::Result::Ok(())
+        };
+        let patience = async {
+            sleep(FAREWELL).await;
+            Ok(())
+        };
+        let _ = or(heard, patience).await;
+    });
 }
 
 fn serve(shard: Rc<Shard>, stream: Stream, peer: IpAddr, counted: Counted) {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::sync::{Notify, Semaphore};
 
-use crate::base::limits::COMPRESSIONS_MAX;
+use crate::base::limits::{COMPRESSIONS_MAX, FAREWELLS_MAX};
 use crate::base::placement::Placement;
 use crate::base::{Random, ShardId, Time};
 use crate::domain::addresses::Addresses;
@@ -130,6 +130,8 @@ pub(crate) struct Shard {
     scratch: Scratch,
     /// Leave to encode a long body.
     encodings: Semaphore,
+    /// Leave to wait for a client that was refused.
+    farewells: Semaphore,
     /// For the next body.
     spare: RefCell<Spare>,
     places: Arc<Places>,
@@ -165,6 +167,7 @@ pub async fn run(start: Start) {
         mesh: Mesh::new(start.senders),
         scratch: Scratch::new(),
         encodings: Semaphore::new(COMPRESSIONS_MAX),
+        farewells: Semaphore::new(FAREWELLS_MAX),
         spare: RefCell::default(),
         places: start.places,
         closed: RefCell::default(),
