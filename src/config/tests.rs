@@ -184,9 +184,9 @@ fn connections_beyond_the_descriptors_are_reduced_and_told_and_in_production_ref
     let read = reading_on(few.clone(), &[]);
     assert_eq!(read.warnings.len(), 1, "{:?}", read.warnings);
     assert!(read.warnings[0].contains("LimitNOFILE"), "{:?}", read.warnings);
-    assert_eq!(shown(&read, "connections-max").0, "3936 (of 20000)");
+    assert_eq!(shown(&read, "connections-max").0, "3808 (of 20000)");
     let Ok(config) = read.config() else { panic!("it starts with fewer") };
-    assert_eq!((config.connections_max, config.warnings.len()), (3_936, 1));
+    assert_eq!((config.connections_max, config.warnings.len()), (3_808, 1));
     let production = ["--environment=production", "--allowed-origins=https://a.example", "--connections-max=5000"];
     let refused = reading_on(few, &production).errors;
     assert!(refused.len() == 1 && refused[0].contains("--connections-max is 5000"), "{refused:?}");
@@ -441,7 +441,7 @@ fn connections_stay_within_the_descriptors_of_the_start() {
     let Ok(config) = reading_on(few, &[&file]).config() else { panic!("all good") };
     std::fs::write(folder.path("duet.env"), "CONNECTIONS_MAX=5000\n").unwrap();
     let Ok(reload) = config.read_again() else { panic!("it goes on with fewer") };
-    assert_eq!((reload.config.connections_max, reload.taken), (3_936, vec!["connections-max"]));
+    assert_eq!((reload.config.connections_max, reload.taken), (3_808, vec!["connections-max"]));
     assert!(reload.config.warnings.iter().any(|line| line.contains("LimitNOFILE")), "{:?}", reload.config.warnings);
 }
 
