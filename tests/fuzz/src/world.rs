@@ -372,7 +372,9 @@ impl World {
                 assert!(self.is_known && !self.is_connecting);
                 self.acknowledgements.push_back(id);
             }
-            Output::Event(_) | Output::Refused(_) | Output::OverBudget { .. } => assert!(self.is_known && !self.is_connecting),
+            Output::Event(_) | Output::Refused(_) | Output::OverBudget { .. } => {
+                assert!(self.is_known && !self.is_connecting)
+            }
             Output::Left(_) => {
                 assert!(std::mem::take(&mut self.is_known), "left twice, or never came");
                 self.is_connecting = false;
