@@ -287,6 +287,11 @@ impl Conn {
         self.settle(now);
     }
 
+    /// Goes by other settings from now on. What was agreed with the client must be the same in them.
+    pub fn set(&mut self, settings: Arc<Settings>) {
+        self.settings = settings;
+    }
+
     /// The client has authenticated: the unbound timeout is over.
     pub fn bind(&mut self) {
         if let Stage::Socket(socket) = &mut self.stage {

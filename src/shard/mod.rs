@@ -199,9 +199,10 @@ impl Shard {
         self.settings.borrow().clone()
     }
 
-    /// Goes on with other settings. Caches keep their size, and connections what they were opened with.
+    /// Goes on with other settings, and so do its connections. Caches keep their size.
     fn set(self: &Rc<Self>, settings: Settings) {
         self.handle(Input::Settings(settings.domain.clone()));
+        self.slots.borrow_mut().entries().for_each(|entry| entry.conn.set(settings.conn.clone()));
         self.settings.replace(Rc::new(settings));
     }
 }

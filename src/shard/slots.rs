@@ -96,6 +96,11 @@ impl Slots {
         self.slots.iter().filter_map(|slot| slot.entry.as_ref()).filter(|entry| entry.conn.is_socket()).count()
     }
 
+    /// All that have a slot.
+    pub fn entries(&mut self) -> impl Iterator<Item = &mut Entry> {
+        self.slots.iter_mut().filter_map(|slot| slot.entry.as_deref_mut())
+    }
+
     /// Every connection there is.
     pub fn len(&self) -> usize {
         self.slots.len() - self.free.len()
