@@ -59,60 +59,58 @@ async function passing(t, server) {
   return Object.assign(Object.create(server), { url: `http://127.0.0.1:${proxy.address().port}` });
 }
 
-for (const runtime of ["uring", "epoll"]) {
-  describe(`behind a proxy that passes connections on (${runtime})`, { timeout: 120_000 }, () => {
-    const serving = async (t, flags = {}) => {
-      const server = await Server.start({ ...BEHIND, runtime, shards: 2, ...flags });
-      t.after(() => server.kill());
-      return server;
-    };
+describe("behind a proxy that passes connections on", { timeout: 120_000 }, () => {
+  const serving = async (t, flags = {}) => {
+    const server = await Server.start({ ...BEHIND, shards: 2, ...flags });
+    t.after(() => server.kill());
+    return server;
+  };
 
-    it("limits count the address in the header, of either version, however it comes, and not the proxy's", async (t) => {
-      const server = await serving(t);
-      const [ada, bo, cy] = [freshAddress(), freshAddress(), freshAddress()];
-      assert.equal(await answer(server, [version2(ada), signUp()]), 200);
-      assert.equal(await answer(server, [Buffer.concat([version1(ada), Buffer.from(signUp())])]), 200);
-      assert.equal(await answer(server, [version2(ada, 2000), signUp()]), 429);
-      assert.equal(await answer(server, [...version2(bo, 9)].map((byte) => Buffer.from([byte])).concat(Buffer.from(signUp()))), 200);
-      assert.equal(await answer(server, [version2(bo), signUp(`X-Forwarded-For: ${cy}\r\n`)]), 200);
-      assert.equal(await answer(server, [version2(bo), signUp(`X-Forwarded-For: ${cy}\r\n`)]), 429, "a client speaks for nobody");
-    });
+  it("limits count the address in the header, of either version, however it comes, and not the proxy's", async (t) => {
+    const server = await serving(t);
+    const [ada, bo, cy] = [freshAddress(), freshAddress(), freshAddress()];
+    assert.equal(await answer(server, [version2(ada), signUp()]), 200);
+    assert.equal(await answer(server, [Buffer.concat([version1(ada), Buffer.from(signUp())])]), 200);
+    assert.equal(await answer(server, [version2(ada, 2000), signUp()]), 429);
+    assert.equal(await answer(server, [...version2(bo, 9)].map((byte) => Buffer.from([byte])).concat(Buffer.from(signUp()))), 200);
+    assert.equal(await answer(server, [version2(bo), signUp(`X-Forwarded-For: ${cy}\r\n`)]), 200);
+    assert.equal(await answer(server, [version2(bo), signUp(`X-Forwarded-For: ${cy}\r\n`)]), 429, "a client speaks for nobody");
+  });
 
-    it("who brings no header, a malformed or a late one is dropped without a word", async (t) => {
-      const server = await serving(t);
-      const long = version2("10.0.0.1", 4_100);
-      for (const pieces of [[signUp()], ["PROXY TCP4 1.2.3\r\n", signUp()], [long, signUp()], [version2("10.0.0.1").subarray(0, 20)]]) {
-        assert.equal(await answer(server, pieces), null);
-      }
-      const scrape = await Scrape.of(server);
-      assert.equal(scrape.get('duet_connections_closed_total{reason="bad_proxy_header"}'), 3);
-      assert.equal(scrape.get('duet_connections_closed_total{reason="head_timeout"}'), 1);
-      await eventually("nobody is left", async () => (await Scrape.of(server)).get("duet_connections_admitted") === 0);
-    });
+  it("who brings no header, a malformed or a late one is dropped without a word", async (t) => {
+    const server = await serving(t);
+    const long = version2("10.0.0.1", 4_100);
+    for (const pieces of [[signUp()], ["PROXY TCP4 1.2.3\r\n", signUp()], [long, signUp()], [version2("10.0.0.1").subarray(0, 20)]]) {
+      assert.equal(await answer(server, pieces), null);
+    }
+    const scrape = await Scrape.of(server);
+    assert.equal(scrape.get('duet_connections_closed_total{reason="bad_proxy_header"}'), 3);
+    assert.equal(scrape.get('duet_connections_closed_total{reason="head_timeout"}'), 1);
+    await eventually("nobody is left", async () => (await Scrape.of(server)).get("duet_connections_admitted") === 0);
+  });
 
-    it("a stranger is refused whatever he brings, and this machine may only ask for itself", async (t) => {
-      const server = await serving(t);
-      for (const pieces of [[version2("10.0.0.1"), signUp()], [PROXY_LOCAL, signUp()], [signUp()]]) {
-        assert.equal(await answer(server, pieces, STRANGER), null);
-      }
-      assert.equal((await Scrape.of(server)).get('duet_connections_refused_total{reason="stranger"}'), 3);
-      assert.equal(await answer(server, [version2("10.0.0.1"), signUp()], "127.0.0.1"), null);
-      assert.equal(await answer(server, [PROXY_LOCAL, signUp()], "127.0.0.1"), 200);
-      const flags = ["--proxy-protocol=on", "--port", String(server.port)];
-      const { code, stdout } = await run(["healthcheck", ...flags]);
-      assert.deepEqual([code, stdout], [0, `ready: 127.0.0.1:${server.port}\n`]);
-    });
+  it("a stranger is refused whatever he brings, and this machine may only ask for itself", async (t) => {
+    const server = await serving(t);
+    for (const pieces of [[version2("10.0.0.1"), signUp()], [PROXY_LOCAL, signUp()], [signUp()]]) {
+      assert.equal(await answer(server, pieces, STRANGER), null);
+    }
+    assert.equal((await Scrape.of(server)).get('duet_connections_refused_total{reason="stranger"}'), 3);
+    assert.equal(await answer(server, [version2("10.0.0.1"), signUp()], "127.0.0.1"), null);
+    assert.equal(await answer(server, [PROXY_LOCAL, signUp()], "127.0.0.1"), 200);
+    const flags = ["--proxy-protocol=on", "--port", String(server.port)];
+    const { code, stdout } = await run(["healthcheck", ...flags]);
+    assert.deepEqual([code, stdout], [0, `ready: 127.0.0.1:${server.port}\n`]);
+  });
 
-    it("people call each other through it", async (t) => {
-      const server = await serving(t, { "signups-per-hour": 0 });
-      await Cast.play(await passing(t, server), "mixed", async (cast) => {
-        const { caller, callee, room } = await cast.call();
-        await say(caller, callee, room, "hello");
-        await hangUp(caller, callee, room);
-      });
+  it("people call each other through it", async (t) => {
+    const server = await serving(t, { "signups-per-hour": 0 });
+    await Cast.play(await passing(t, server), "mixed", async (cast) => {
+      const { caller, callee, room } = await cast.call();
+      await say(caller, callee, room, "hello");
+      await hangUp(caller, callee, room);
     });
   });
-}
+});
 
 it("without a trusted proxy the protocol is refused at the start: nobody could connect", async () => {
   const { code, stderr } = await run(["--proxy-protocol=on"]);

@@ -43,40 +43,38 @@ const allows = async (server, origin) => {
 };
 
 describe("a reload", { concurrency: 2, timeout: 120_000 }, () => {
-  for (const runtime of ["uring", "epoll"]) {
-    it(`changes origins, limits and the log level on every shard while a call goes on (${runtime})`, async (t) => {
-      const { server, say: set } = await serving(t, { ALLOWED_ORIGINS: OLD, CONNECTIONS_MAX: 500, LOG_LEVEL: "info" }, { runtime, shards: 2 });
-      await Cast.play(server, "mixed", async (cast) => {
-        const { caller, callee, room } = await cast.call();
-        assert.deepEqual([await allows(server, OLD), await allows(server, NEW)], [true, false]);
-        assert.ok(!server.lines().some((line) => line.includes("request answered")));
+  it("changes origins, limits and the log level on every shard while a call goes on", async (t) => {
+    const { server, say: set } = await serving(t, { ALLOWED_ORIGINS: OLD, CONNECTIONS_MAX: 500, LOG_LEVEL: "info" }, { shards: 2 });
+    await Cast.play(server, "mixed", async (cast) => {
+      const { caller, callee, room } = await cast.call();
+      assert.deepEqual([await allows(server, OLD), await allows(server, NEW)], [true, false]);
+      assert.ok(!server.lines().some((line) => line.includes("request answered")));
 
-        set({ ALLOWED_ORIGINS: `${OLD},${NEW}`, CONNECTIONS_MAX: 400, SIGNUPS_PER_HOUR: 2, LOG_LEVEL: "debug", DRAIN_SECONDS: 3 });
-        const told = await reload(server);
-        assert.match(told, /--drain-seconds has changed, but needs a restart/);
-        assert.match(told, /reloaded: --allowed-origins, --signups-per-hour, --connections-max, --log changed/);
-        // Each request is a connection of its own, on whichever shard the kernel gives it to.
-        for (let i = 0; i < 16; i++) assert.ok((await allows(server, OLD)) && (await allows(server, NEW)));
-        await eventually("requests are logged", () => server.lines().some((line) => line.includes("request answered")));
-        const address = freshAddress();
-        const statuses = [];
-        for (let i = 0; i < 4; i++) statuses.push((await request(server.url, "POST", "/auth/guest", { body: GUEST, address })).status);
-        assert.deepEqual(statuses, [200, 200, 429, 429]);
-        const { body } = await request(server.url, "GET", "/health");
-        assert.equal(body.connections.limit, 400);
-        assert.equal((await Scrape.of(server)).get("duet_connections_limit"), 400);
-        await say(caller, callee, room, "still here");
+      set({ ALLOWED_ORIGINS: `${OLD},${NEW}`, CONNECTIONS_MAX: 400, SIGNUPS_PER_HOUR: 2, LOG_LEVEL: "debug", DRAIN_SECONDS: 3 });
+      const told = await reload(server);
+      assert.match(told, /--drain-seconds has changed, but needs a restart/);
+      assert.match(told, /reloaded: --allowed-origins, --signups-per-hour, --connections-max, --log changed/);
+      // Each request is a connection of its own, on whichever shard the kernel gives it to.
+      for (let i = 0; i < 16; i++) assert.ok((await allows(server, OLD)) && (await allows(server, NEW)));
+      await eventually("requests are logged", () => server.lines().some((line) => line.includes("request answered")));
+      const address = freshAddress();
+      const statuses = [];
+      for (let i = 0; i < 4; i++) statuses.push((await request(server.url, "POST", "/auth/guest", { body: GUEST, address })).status);
+      assert.deepEqual(statuses, [200, 200, 429, 429]);
+      const { body } = await request(server.url, "GET", "/health");
+      assert.equal(body.connections.limit, 400);
+      assert.equal((await Scrape.of(server)).get("duet_connections_limit"), 400);
+      await say(caller, callee, room, "still here");
 
-        set({ ALLOWED_ORIGINS: NEW, EVENT_RATE: 1, EVENT_BURST: 5 });
-        assert.match(await reload(server), /reloaded: /);
-        assert.deepEqual([await allows(server, OLD), await allows(server, NEW)], [false, true]);
-        await say(callee, caller, room, "and here");
-        await hangUp(caller, callee, room);
-        for (let i = 0; i < 9; i++) caller.emit("queue:leave");
-        await caller.next("error", ({ message }) => message === "Too many events");
-      });
+      set({ ALLOWED_ORIGINS: NEW, EVENT_RATE: 1, EVENT_BURST: 5 });
+      assert.match(await reload(server), /reloaded: /);
+      assert.deepEqual([await allows(server, OLD), await allows(server, NEW)], [false, true]);
+      await say(callee, caller, room, "and here");
+      await hangUp(caller, callee, room);
+      for (let i = 0; i < 9; i++) caller.emit("queue:leave");
+      await caller.next("error", ({ message }) => message === "Too many events");
     });
-  }
+  });
 
   it("that is wrong in one place changes nothing in any and says why; the next one is taken", async (t) => {
     const { server, say: set } = await serving(t, { ALLOWED_ORIGINS: OLD });
