@@ -41,7 +41,7 @@ function fact(name, body, { on = () => server, excused = /^$/, options = [{}, {}
   });
 }
 
-describe("demo page", { concurrency: 3 }, () => {
+describe("demo page", { concurrency: 2 }, () => {
   after(async () => {
     await browser.close();
     await server.stop();
