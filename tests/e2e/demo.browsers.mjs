@@ -252,7 +252,9 @@ describe("demo page", { concurrency: 2 }, () => {
       await ann.press("Hang up");
       await Promise.all([atHome(ann, "You hung up."), atHome(bo, `${ann.name} has gone.`)]);
       await ann.press("History");
-      assert.equal(await ann.page.locator("#calls > li").count(), 1);
+      const calls = ann.page.locator("#calls > li");
+      await calls.first().waitFor();
+      assert.equal(await calls.count(), 1);
     },
     { on: () => Server.start({ "resume-seconds": 1 }), excused: OUTAGE },
   );
