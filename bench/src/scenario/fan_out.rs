@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
-use crate::clock::{MILLISECOND, Nanos, SECOND, now};
+use crate::clock::{Nanos, SECOND, now};
 use crate::crowd::{self, event_name};
 use crate::latency::{histogram, percentile_ms};
 use crate::measure::{Span, Window, generator_note};
@@ -27,8 +27,8 @@ const SECONDS_APART: f64 = 4.0;
 const WARM_UP: Nanos = SECOND;
 /// How long the last changes may take.
 const DRAIN: Nanos = 10 * SECOND;
-/// When nothing has come for so long, nothing more is under way.
-const SETTLE: Nanos = 200 * MILLISECOND;
+/// When nothing has come for so long, nothing more is under way. A server may let changes wait for each other.
+const SETTLE: Nanos = 5 * SECOND / 2;
 /// How long what everybody's joining tells everybody may take.
 const HUSH_MAX: Nanos = 60 * SECOND;
 /// How long a first change may take to reach somebody who does not look.
