@@ -76,6 +76,8 @@ describe("metrics", { concurrency: 3 }, () => {
     const [caller, callee] = await pair(server);
     const room = await callBetween(caller.socket, callee.socket, callee.id, callee.token);
     await Promise.all([caller, callee].map(({ socket, token }) => socket.settle(token)));
+    // What is published is gathered for some milliseconds.
+    await eventually("both have left the queue", async () => (await Scrape.of(server)).get("duet_queue_users") === 0);
     const during = await Scrape.of(server);
     assert.deepEqual(['duet_calls{state="running"}', 'duet_connections{transport="websocket"}', "duet_connections_authenticated", "duet_queue_users"].map((name) => during.get(name)), [1, 2, 2, 0]);
     const last = hears(callee, "6");
