@@ -39,8 +39,6 @@ pub struct Held {
     pub kernel: u64,
     /// Data in TCP's queues.
     pub queues: u64,
-    /// Pages of files, which the kernel gives up when it needs them.
-    pub files: u64,
     pub swap: u64,
     /// Processes that were killed because nothing was left.
     pub kills: u64,
@@ -97,7 +95,6 @@ impl Group {
                 anonymous: of(&stat, "total_rss"),
                 kernel: number("memory.kmem.usage_in_bytes"),
                 queues: number("memory.kmem.tcp.usage_in_bytes"),
-                files: of(&stat, "total_cache"),
                 swap: of(&stat, "total_swap"),
                 kills: of(&read("memory.oom_control"), "oom_kill"),
             },
@@ -105,7 +102,6 @@ impl Group {
                 anonymous: of(&stat, "anon"),
                 kernel: of(&stat, "kernel"),
                 queues: of(&stat, "sock"),
-                files: of(&stat, "file"),
                 swap: number("memory.swap.current"),
                 kills: of(&read("memory.events"), "oom_kill"),
             },

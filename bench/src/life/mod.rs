@@ -184,6 +184,11 @@ impl<'a> Life<'a> {
         (self.begun, self.window) = (0, window);
     }
 
+    /// All that is counted.
+    pub fn tallies(&self) -> [&Tally; 4] {
+        [&self.browsers.tally, &self.relays, &self.control, &self.connections]
+    }
+
     /// Tags of connections that belong to this life are below.
     pub fn tags(&self) -> usize {
         2 * self.people.len()

@@ -226,7 +226,7 @@ fn tell(life: &Life<'_>, measured: &mut Measured) {
     ] {
         measured.set(metric, percentile_ms(&tally.latency, percent));
     }
-    let tallies = [http, relays, &life.control, &life.connections];
+    let tallies = life.tallies();
     measured.set(SUCCESS, success(&tallies));
     tallies.iter().flat_map(|tally| tally.told()).for_each(|failure| measured.note(failure));
 }
@@ -335,17 +335,15 @@ impl<'a> Crowded<'a> {
     }
 
     fn tell(&self, measured: &mut Measured) {
-        let lost = self.life.lost();
         measured.set(MORE_ADMITTED, self.admitted as f64);
         measured.set(MORE_REFUSED, self.told_after.len() as f64);
         measured.set(MORE_REFUSAL_P99, percentile_ms(&self.told_after, 99.0));
         measured.set(MORE_RELAY_P99, percentile_ms(&self.life.relays.latency, 99.0));
-        measured.set(MORE_LOST, lost as f64);
+        measured.set(MORE_LOST, self.life.lost() as f64);
         for (what, count) in &self.refusals {
             measured.note(format!("a fifth more: {what}: {count}"));
         }
-        let tallies = [&self.life.browsers.tally, &self.life.relays, &self.life.control, &self.life.connections];
-        let failures = tallies.iter().flat_map(|tally| tally.told());
+        let failures = self.life.tallies().into_iter().flat_map(|tally| tally.told());
         failures.for_each(|failure| measured.note(format!("a fifth more, who were there: {failure}")));
     }
 }

@@ -167,7 +167,7 @@ fn tell(net: &Net, span: &Span, life: &Life<'_>, measured: &mut Measured) {
     ] {
         measured.set(metric, percentile_ms(&tally.latency, percent));
     }
-    let tallies = [http, relays, &life.control, &life.connections];
+    let tallies = life.tallies();
     measured.set(SUCCESS, success(&tallies));
     measured.set(UNCHANGED, life.browsers.unchanged as f64 / life.browsers.queues.max(1) as f64 * 100.0);
     measured.set(CALLS, per_minute(life.begun as f64));

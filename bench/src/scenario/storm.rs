@@ -113,7 +113,7 @@ impl Scenario for Storm {
         }
         measured.set(P50, percentile_ms(&crowd.times, 50.0));
         measured.set(P99, percentile_ms(&crowd.times, 99.0));
-        measured.set(ERRORS, crowd.errors as f64);
+        measured.set(ERRORS, (crowd.told_after.len() + crowd.lost) as f64);
         measured.set(CPU, span.server.cpu_seconds);
         if watched.database.is_some() {
             measured.set(DATABASE_CPU, span.database_cpu_seconds);
@@ -236,7 +236,6 @@ struct Crowd<'a> {
     dialled: usize,
     began: Nanos,
     served: usize,
-    errors: usize,
     /// So many are to be served, and the others to be turned away at least once.
     wanted: usize,
     /// When each tried last.
@@ -247,7 +246,7 @@ struct Crowd<'a> {
     refusals: BTreeMap<String, u64>,
     told_after: Histogram<u64>,
     /// Connections that had been served.
-    lost: usize,
+    lost: u64,
     /// From the storm's beginning, when all meant to connect, ns.
     times: Histogram<u64>,
     failure: Option<String>,
@@ -263,7 +262,6 @@ impl<'a> Crowd<'a> {
             dialled: 0,
             began: now(),
             served: 0,
-            errors: 0,
             wanted: accounts.len(),
             since: vec![0; accounts.len()],
             refused: 0,
@@ -276,9 +274,6 @@ impl<'a> Crowd<'a> {
     }
 
     fn dial(&mut self, net: &mut Net, tag: usize) {
-        if self.steps[tag] != Step::Refused {
-            self.steps[tag] = Step::Connecting;
-        }
         self.since[tag] = now();
         if let Err(error) = net.open(crowd::dial(self.port, &self.accounts[tag], self.offers_deflate, tag)) {
             self.failure = Some(error.to_string());
@@ -322,7 +317,6 @@ impl Handler for Crowd<'_> {
 
     fn closed(&mut self, net: &mut Net, id: Id, failure: Failure) {
         let tag = id.tag as usize;
-        self.errors += 1;
         if self.steps[tag] == Step::Served {
             self.lost += 1;
             return;
