@@ -17,6 +17,7 @@ use crate::net::{Failure, Handler, Id, Net, Response, Schedule, stamp_after};
 use crate::process::Server;
 use crate::sample::resident;
 use crate::tally::{DEADLINE, Tally};
+pub use script::Pace;
 use script::{CONTROLS, MARK, RELAYS, Step};
 
 const TRY_AGAIN: Nanos = SECOND;
@@ -35,15 +36,6 @@ const BEGIN: u64 = 2;
 const STEP: u64 = 3;
 const GIVE_UP: u64 = 4;
 const RECONNECT: u64 = 5;
-
-/// How fast people live.
-#[derive(Debug, Clone, Copy)]
-pub struct Pace {
-    /// Between two looks at the queue.
-    pub poll: Nanos,
-    /// Length of a call.
-    pub call: Nanos,
-}
 
 /// One person.
 #[derive(Debug)]

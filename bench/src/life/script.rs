@@ -26,6 +26,15 @@ const CANDIDATES_APART: Nanos = 40 * MILLISECOND;
 /// Makes numbers look as if they were drawn.
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
+/// How fast people live.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// Between two looks at the queue.
+    pub poll: Nanos,
+    /// Length of a call.
+    pub call: Nanos,
+}
+
 /// Who of a call, as a place in its sides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
