@@ -83,21 +83,13 @@ fn welcome(shard: &Rc<Shard>, stream: Stream, peer: IpAddr) {
 /// its client may never see the answer. Of more clients than [`FAREWELLS_MAX`] only what has come by now is taken in.
 fn refuse(shard: Rc<Shard>, mut stream: Stream, answer: &'static [u8]) {
     stream.discard_arrived();
-    if stream.try_write(&mut [Bytes::from_static(answer)].into()).is_err() {
+    let mut chunks = [Bytes::from_static(answer)].into();
+    if stream.try_write(&mut chunks).is_err() {
         return;
     }
     spawn_local(async move {
         let Ok(_leave) = shard.farewells.try_acquire() else { return };
-        let heard = async {
-            stream.shutdown_write()?;
-            while !stream.read(&shard.scratch).await?.is_empty() {}
-            std::io::Result::Ok(())
-        };
-        let patience = async {
-            sleep(FAREWELL).await;
-            Ok(())
-        };
-        let _ = or(heard, patience).await;
+        connection::part(&mut stream, &mut chunks, &shard.scratch, FAREWELL).await;
     });
 }
 

@@ -22,7 +22,7 @@ use crate::conn::{CloseReason, Conn, Output};
 use crate::domain::{Input, session_of};
 use crate::message::store;
 use crate::message::{ClientEvent, Leave, ServerEvent};
-use crate::runtime::{Detached, Stream, sleep, spawn_local, yield_now};
+use crate::runtime::{Detached, Scratch, Stream, sleep, spawn_local, yield_now};
 use crate::wire::http::Request;
 
 use super::Shard;
@@ -43,6 +43,28 @@ const READS_IN_A_ROW: usize = 8;
 const LINGER: Duration = Duration::from_secs(2);
 /// Bytes read and thrown away meanwhile.
 const LINGER_BYTES_MAX: usize = 1024 * 1024;
+
+/// Gets the last bytes out, and waits for so long for the peer to end the connection: a socket that is closed before all
+/// that comes has been read is reset, and its peer may never see them.
+pub(super) async fn part(stream: &mut Stream, chunks: &mut VecDeque<Bytes>, scratch: &Scratch, patience: Duration) {
+    let goodbye = async {
+        stream.write(chunks).await?;
+        stream.shutdown_write()?;
+        let mut ignored = 0;
+        while ignored < LINGER_BYTES_MAX {
+            match stream.read(scratch).await?.len() {
+                0 => break,
+                length => ignored += length,
+            }
+        }
+        std::io::Result::Ok(())
+    };
+    let timeout = async {
+        sleep(patience).await;
+        Ok(())
+    };
+    let _ = or(goodbye, timeout).await;
+}
 
 /// Among the reasons why connections end, for one that was lost between two shards.
 pub(super) const LOST_ON_THE_WAY: &str = "lost_on_the_way";
@@ -431,25 +453,8 @@ impl Task {
             self.shard.vacate(entry.counted);
             return;
         };
-        let scratch = self.shard.scratch.clone();
-        let goodbye = async {
-            stream.write(entry.conn.chunks()).await?;
-            stream.shutdown_write()?;
-            let mut ignored = 0;
-            while ignored < LINGER_BYTES_MAX {
-                match stream.read(&scratch).await?.len() {
-                    0 => break,
-                    length => ignored += length,
-                }
-            }
-            std::io::Result::Ok(())
-        };
         if !reason.is_abrupt() {
-            let timeout = async {
-                sleep(LINGER).await;
-                Ok(())
-            };
-            let _ = or(goodbye, timeout).await;
+            part(stream, entry.conn.chunks(), &self.shard.scratch.clone(), LINGER).await;
         }
         self.shard.vacate(entry.counted);
     }
