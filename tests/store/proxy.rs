@@ -38,6 +38,10 @@ impl Proxy {
                     continue;
                 }
                 let server = TcpStream::connect(&target).unwrap();
+                // Or a small answer waits for a delayed acknowledgement, 40 ms for each statement.
+                for stream in [&client, &server] {
+                    stream.set_nodelay(true).unwrap();
+                }
                 passing.send(client.try_clone().unwrap()).unwrap();
                 passing.send(server.try_clone().unwrap()).unwrap();
                 for (from, to, is_request) in
