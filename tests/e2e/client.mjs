@@ -3,6 +3,7 @@
 // Everything heard is logged in `events`; tests wait for what they expect (`next`) instead of sleeping.
 
 import http from "node:http";
+import https from "node:https";
 import { io } from "socket.io-client";
 import WebSocket from "ws";
 import { Exchange, query } from "./engine.mjs";
@@ -20,6 +21,11 @@ export function freshAddress() {
   return `10.${(number >> 16) & 255}.${(number >> 8) & 255}.${number & 255}`;
 }
 
+const over = (url) => (url?.startsWith("https:") ? https : http);
+
+/** Kept connections to `url`. `reach` is how to come there, as Node's `tls.connect` takes it: `ca`, `localAddress`. */
+export const kept = (url, { reach, maxSockets } = {}) => new (over(url).Agent)({ keepAlive: true, ...(maxSockets && { maxSockets }), ...reach });
+
 /** One HTTP request: `{status, headers, bytes, text, body}`, `body` parsed if it is JSON. */
 export function request(base, method, path, { token, body, headers = {}, address, agent } = {}) {
   const payload = body === undefined || typeof body === "string" || Buffer.isBuffer(body) ? body : JSON.stringify(body);
@@ -30,7 +36,7 @@ export function request(base, method, path, { token, body, headers = {}, address
     ...headers,
   };
   return new Promise((resolve, reject) => {
-    const sent = http.request(`${base}${path}`, { method, headers: head, agent, timeout: 30_000 }, (response) => {
+    const sent = over(base).request(`${base}${path}`, { method, headers: head, agent, timeout: 30_000 }, (response) => {
       const chunks = [];
       response.on("data", (chunk) => chunks.push(chunk));
       response.on("error", reject);
@@ -59,14 +65,16 @@ export async function ok(answer) {
 }
 
 export class Client {
-  /** Makes a guest over HTTP. Nothing is connected yet. */
+  /** Makes a guest over HTTP. Nothing is connected yet. A server that is reached in some way says so by `reach`. */
   static async signUp(server, transport, { name = "Ada", gender = "female", ...rest } = {}) {
-    const address = freshAddress();
-    const made = await ok(request(server.url, "POST", "/auth/guest", { body: { name, gender, ...rest }, address }));
-    return new Client(server, transport, { id: made.userId, token: made.sessionToken, name, gender, address, signedUp: made });
+    const client = new Client(server, transport, { name, gender, address: freshAddress(), reach: server.reach });
+    const agent = client.account.reach && client.agent;
+    const made = await ok(client.http("POST", "/auth/guest", { body: { name, gender, ...rest }, agent }));
+    Object.assign(client.account, { id: made.userId, token: made.sessionToken, signedUp: made });
+    return client;
   }
 
-  /** `account`: `{id, token, name, address}`; without a token the client stays unbound. */
+  /** `account`: `{id, token, name, address, reach}`; without a token the client stays unbound. */
   constructor(server, transport, account) {
     this.server = server;
     this.transport = transport;
@@ -74,7 +82,7 @@ export class Client {
     this.events = [];
     this.waiting = [];
     this.tabs = [];
-    this.agent = new http.Agent({ keepAlive: true, maxSockets: 2 });
+    this.agent = kept(server.url, { reach: account.reach, maxSockets: 2 });
   }
 
   get id() {
@@ -234,17 +242,18 @@ export class Client {
 /** The official client, with the options that the frontend uses, over one way of transport. */
 class SocketIoWire {
   constructor(client, { reconnection }) {
-    const { token, address } = client.account;
+    const { token, address, reach } = client.account;
     this.client = client;
     this.raw = [];
     this.polls = client.transport !== "socket.io";
     // Kept connections, as a browser keeps them; also what `terminate` tears down.
-    this.agent = this.polls ? new http.Agent({ keepAlive: true }) : undefined;
+    this.agent = this.polls ? kept(client.server.url, { reach }) : undefined;
     this.socket = io(client.server.url, {
       transports: this.polls ? ["polling", "websocket"] : ["websocket"],
       upgrade: client.transport === "polling+websocket",
       auth: token ? { token } : {},
       extraHeaders: address ? { "x-forwarded-for": address } : {},
+      ...reach,
       agent: this.agent,
       forceNew: true,
       reconnection,
@@ -327,9 +336,10 @@ class PlainWire {
   }
 
   open() {
-    const { token, address } = this.client.account;
+    const { token, address, reach } = this.client.account;
     const { client } = this;
     this.socket = new WebSocket(`${client.server.url.replace("http", "ws")}/ws`, {
+      ...reach,
       headers: address ? { "x-forwarded-for": address } : {},
     });
     this.socket.on("message", (data) => {
