@@ -57,7 +57,8 @@ function nginx({ server, folder, plain, secure, more }) {
 }
 
 function caddy({ server, folder, secure, more }) {
-  const site = `{\n\tadmin off\n\tauto_https off\n}\n\nhttps://127.0.0.1:${secure} {\n\ttls ${folder}/certificate.pem ${folder}/key.pem`;
+  const general = "{\n\tadmin off\n\tauto_https off\n\tservers {\n\t\tprotocols h1 h2\n\t}\n}\n\n";
+  const site = `${general}https://127.0.0.1:${secure} {\n\tbind 127.0.0.1\n\ttls ${folder}/certificate.pem ${folder}/key.pem`;
   writeFileSync(join(folder, "Caddyfile"), filled("Caddyfile", { "duet.example.org {": site, "127.0.0.1:3001": `127.0.0.1:${server.port}`, ...more }));
   return ["caddy", "run", "--config", join(folder, "Caddyfile"), "--adapter", "caddyfile"];
 }
@@ -65,12 +66,14 @@ function caddy({ server, folder, secure, more }) {
 const HTTP = { "trusted-proxies": "127.0.0.1", environment: "production", "allowed-origins": "https://www.example.org" };
 const TCP = { "trusted-proxies": "127.0.0.1", "proxy-protocol": "on" };
 
-/** Each way to be in front: the flags that its example names for duet, whether it ends TLS and passes on what comes without, and its command. */
+/** Each way to be in front: the flags that its example names for duet, its command, and whether it ends TLS, passes on what
+ * comes without, and carries a WebSocket within HTTP/2. */
 export const FRONTS = {
   "HAProxy, TCP, send-proxy-v2": { flags: TCP, make: haproxy("haproxy-tcp.cfg") },
   "HAProxy, TCP, send-proxy": { flags: TCP, make: haproxy("haproxy-tcp.cfg", { "default-server send-proxy-v2": "default-server send-proxy" }) },
-  "HAProxy, HTTP": { flags: HTTP, isSecure: true, passesPlain: true, make: haproxy("haproxy.cfg") },
+  "HAProxy, HTTP": { flags: HTTP, isSecure: true, passesPlain: true, nests: true, make: haproxy("haproxy.cfg") },
   nginx: { flags: HTTP, isSecure: true, passesPlain: true, make: nginx },
+  "nginx, X-Real-IP": { flags: { ...HTTP, "client-address-header": "x-real-ip" }, isSecure: true, passesPlain: true, make: nginx },
   Caddy: { flags: HTTP, isSecure: true, make: caddy },
 };
 
