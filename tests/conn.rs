@@ -1298,6 +1298,21 @@ fn a_proxy_header_names_the_client_once_for_all_requests() {
 }
 
 #[test]
+fn each_request_of_who_came_by_tls_says_so() {
+    let block = b"\xc0\x00\x02\x07\xc6\x33\x64\x01\xdc\x04\x01\xbb\x20\x00\x05";
+    for (bits, expected) in [(1, Some("https")), (0, None)] {
+        let header = [&b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x14"[..], block, &[bits, 0, 0, 0, 0]].concat();
+        let mut client = passed_on("127.0.0.0/8");
+        for mut bytes in [[header, get("/")].concat(), get("/")] {
+            client.conn.receive(client.now, &mut bytes);
+            let Some(Output::Request(request)) = client.conn.poll() else { panic!("no request") };
+            assert_eq!(request.header("x-forwarded-proto"), expected);
+            client.respond(200);
+        }
+    }
+}
+
+#[test]
 fn without_a_header_that_is_believed_nothing_is_answered() {
     let header = b"PROXY TCP4 192.0.2.7 198.51.100.1 56324 443\r\n";
     for (trusted, bytes) in [

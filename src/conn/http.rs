@@ -26,6 +26,8 @@ pub(super) struct Http {
     state: State,
     /// Why the connection ends with the response in flight.
     closes: Option<CloseReason>,
+    /// A PROXY header said that the client came by TLS.
+    is_secure: bool,
 }
 
 enum State {
@@ -47,9 +49,9 @@ struct Upgrade {
 }
 
 impl Http {
-    /// A connection whose first head must be here by `until`.
-    pub fn new(until: Time) -> Self {
-        Self { state: State::Head { until, scanned: 0 }, closes: None }
+    /// A connection whose first head must be here by `until`, by TLS as far as its proxy goes or not.
+    pub fn new(until: Time, is_secure: bool) -> Self {
+        Self { state: State::Head { until, scanned: 0 }, closes: None, is_secure }
     }
 
     /// Whether a request is with the caller, so that nothing may be read.
@@ -168,8 +170,12 @@ impl Http {
 
     /// A head of `length` bytes is here: from now on the body has its own time (RFC 9110 10.1.1: a client that waits
     /// for leave to send it gets that here, in the order of the requests).
-    fn begin(&mut self, context: &mut Context, head: Head, length: usize) -> Step {
+    fn begin(&mut self, context: &mut Context, mut head: Head, length: usize) -> Step {
         let settings = context.settings;
+        if self.is_secure {
+            // As a proxy says it that passes requests on.
+            head.request.headers.push(("x-forwarded-proto".to_owned(), "https".to_owned()));
+        }
         *context.address =
             client_address(*context.peer, &settings.trusted_proxies, settings.address_header, &head.request);
         // What is posted to a session may be as long as a message of a WebSocket (contract 3.1, `maxPayload`).

@@ -113,7 +113,7 @@ impl Conn {
         let stage = if settings.proxy_protocol {
             Stage::Preface(Preface { until: now + PROXY_TIMEOUT_MS })
         } else {
-            Stage::Http(Http::new(now + settings.head_timeout_ms))
+            Stage::Http(Http::new(now + settings.head_timeout_ms, false))
         };
         Self {
             stage,

@@ -6,7 +6,7 @@
 use super::http::Http;
 use super::{CloseReason, Context, Stage, Step};
 use crate::base::Time;
-use crate::wire::proxy::{Speaker, decode};
+use crate::wire::proxy::{Speaker, decode, is_secure};
 
 /// Waiting for the header.
 pub(super) struct Preface {
@@ -25,7 +25,8 @@ impl Preface {
         if let Speaker::Client(address) = speaker {
             (*context.peer, *context.address) = (address, address);
         }
-        Step::Become(used, Stage::Http(Http::new(context.now + context.settings.head_timeout_ms)))
+        let until = context.now + context.settings.head_timeout_ms;
+        Step::Become(used, Stage::Http(Http::new(until, is_secure(&bytes[..used]))))
     }
 
     /// Gives up on who is late.

@@ -1,8 +1,8 @@
 //! The PROXY protocol, versions 1 and 2: what a proxy that only passes bytes on says first, and for whom it speaks.
 //!
 //! Section numbers are those of proxy-protocol.txt, the specification by HAProxy. Stateless. Bound: a line of
-//! [`LINE_BYTES_MAX`], or a head and a block of [`PROXY_BLOCK_BYTES_MAX`], of which only the client's address is looked
-//! at; more is refused as soon as its length is known. Not here: from whom a header is taken.
+//! [`LINE_BYTES_MAX`], or a head and a block of [`PROXY_BLOCK_BYTES_MAX`], of which only the client's address, and whether he
+//! came by TLS, is looked at; more is refused as soon as its length is known. Not here: from whom a header is taken.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -17,6 +17,11 @@ const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 
 /// The header of a connection that is its sender's own, such as a health check.
 pub const LOCAL: [u8; HEAD_BYTES] = *b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+
+/// The addition that tells of TLS, and the bit of its first byte that says so (2.2, `PP2_TYPE_SSL`).
+const TLS: u8 = 0x20;
+/// See [`TLS`].
+const IS_TLS: u8 = 0x01;
 
 /// For whom the sender of a header speaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -111,6 +116,25 @@ fn decode_block(bytes: &[u8]) -> Result<Option<(Speaker, usize)>, Malformed> {
     Ok(Some((speaker, used)))
 }
 
+/// Whether this header, a whole one, says that its client came by TLS. Only version 2 can.
+pub fn is_secure(header: &[u8]) -> bool {
+    let addresses = match header.get(SIGNATURE.len()..HEAD_BYTES) {
+        Some([0x21, 0x11, ..]) => 12,
+        Some([0x21, 0x21, ..]) => 36,
+        _ => return false,
+    };
+    let mut additions = header.get(HEAD_BYTES + addresses..).unwrap_or_default();
+    while let [kind, high, low, rest @ ..] = additions {
+        let length = usize::from(u16::from_be_bytes([*high, *low]));
+        let Some((value, others)) = rest.split_at_checked(length) else { return false };
+        if *kind == TLS {
+            return value.first().is_some_and(|client| client & IS_TLS != 0);
+        }
+        additions = others;
+    }
+    false
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,6 +189,23 @@ mod tests {
         ] {
             assert_eq!(read(line.as_bytes()), Ok(client(expected)), "{line}");
         }
+    }
+
+    #[test]
+    fn who_came_by_tls_is_told_from_who_did_not() {
+        const WITH: &[u8] = &[TLS, 0, 5, 1, 0, 0, 0, 0];
+        const WITHOUT: &[u8] = &[TLS, 0, 5, 6, 0, 0, 0, 0];
+        const OTHER: &[u8] = &[0x04, 0, 2, TLS, 0];
+        let says = |family: u8, addresses: &[u8], additions: &[&[u8]]| {
+            is_secure(&block(0x21, family, &[addresses, &additions.concat()].concat()))
+        };
+        let (v4, v6) = (addresses("192.0.2.1", "198.51.100.1"), addresses("2001:db8::1", "2001:db8::2"));
+        assert!(says(0x11, &v4, &[WITH]) && says(0x21, &v6, &[OTHER, WITH, OTHER]));
+        for additions in [&[][..], &[WITHOUT], &[OTHER], &[OTHER, &WITH[..7]], &[&[TLS, 0, 0]], &[&[TLS, 0]]] {
+            assert!(!says(0x11, &v4, additions), "{additions:?}");
+        }
+        assert!(!is_secure(&block(0x20, 0x11, &[&v4[..], WITH].concat())), "LOCAL speaks for nobody");
+        assert!(!is_secure(b"PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\n"));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 use duet::base::limits::PROXY_BLOCK_BYTES_MAX;
-use duet::wire::proxy::{Malformed, Speaker, decode};
+use duet::wire::proxy::{Malformed, Speaker, decode, is_secure};
 use libfuzzer_sys::fuzz_target;
 
 const HEAD_BYTES: usize = 16;
@@ -25,6 +25,7 @@ fuzz_target!(|data: &[u8]| {
             assert!(used <= data.len());
             let header = &data[..used];
             assert_eq!(decode(header), whole, "what follows has no say");
+            assert!(!is_secure(header) || matches!(speaker, Speaker::Client(_)), "nobody came by TLS");
             let is_line = header.starts_with(b"PROXY ");
             assert_eq!(Some(speaker), if is_line { read_line(header) } else { read_block(header) });
             assert!(header.len() <= if is_line { LINE_BYTES_MAX } else { HEAD_BYTES + PROXY_BLOCK_BYTES_MAX });
