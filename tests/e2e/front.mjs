@@ -30,10 +30,10 @@ function filled(name, words) {
 }
 
 const haproxy = (example, words) => ({ server, folder, plain, secure, more }) => {
-  const ports = { "bind :80": `bind 127.0.0.1:${plain}`, "127.0.0.1:3001": `127.0.0.1:${server.port}` };
-  const tls = { "bind :443": `bind 127.0.0.1:${secure}`, "/etc/haproxy/duet.pem": join(folder, "both.pem") };
+  const ports = { "bind :80": `bind 127.0.0.1:${plain}`, "bind :443": `bind 127.0.0.1:${secure}`, "127.0.0.1:3001": `127.0.0.1:${server.port}` };
+  const tls = { "/etc/haproxy/duet.pem": join(folder, "both.pem") };
   writeFileSync(join(folder, "haproxy.cfg"), `global\n    stats socket ${join(folder, "admin")} level admin\n`);
-  writeFileSync(join(folder, "duet.cfg"), filled(example, { ...ports, ...(example === "haproxy.cfg" && tls), ...words, ...more }));
+  writeFileSync(join(folder, "duet.cfg"), filled(example, { ...ports, ...tls, ...words, ...more }));
   return ["haproxy", "-db", "-f", join(folder, "haproxy.cfg"), "-f", join(folder, "duet.cfg")];
 };
 
@@ -64,17 +64,20 @@ function caddy({ server, folder, secure, more }) {
 }
 
 const HTTP = { "trusted-proxies": "127.0.0.1", environment: "production", "allowed-origins": "https://www.example.org" };
-const TCP = { "trusted-proxies": "127.0.0.1", "proxy-protocol": "on" };
+const TCP = { ...HTTP, "proxy-protocol": "on" };
+/** Another form of the PROXY header, which does not tell of TLS. */
+const sending = (form) => haproxy("haproxy-tcp.cfg", { "send-proxy-v2-ssl": form });
 
-/** Each way to be in front: the flags that its example names for duet, its command, and whether it ends TLS, passes on what
- * comes without, and carries a WebSocket within HTTP/2. */
+/** Each way to be in front: the flags that its example names for duet, its command, whether it is asked by TLS, whether duet
+ * redirects what comes without, and what HTTP/2 it offers. */
 export const FRONTS = {
-  "HAProxy, TCP, send-proxy-v2": { flags: TCP, make: haproxy("haproxy-tcp.cfg") },
-  "HAProxy, TCP, send-proxy": { flags: TCP, make: haproxy("haproxy-tcp.cfg", { "default-server send-proxy-v2": "default-server send-proxy" }) },
-  "HAProxy, HTTP": { flags: HTTP, isSecure: true, passesPlain: true, nests: true, make: haproxy("haproxy.cfg") },
-  nginx: { flags: HTTP, isSecure: true, passesPlain: true, make: nginx },
-  "nginx, X-Real-IP": { flags: { ...HTTP, "client-address-header": "x-real-ip" }, isSecure: true, passesPlain: true, make: nginx },
-  Caddy: { flags: HTTP, isSecure: true, make: caddy },
+  "HAProxy, TCP, send-proxy-v2-ssl": { flags: TCP, isSecure: true, redirects: true, make: haproxy("haproxy-tcp.cfg") },
+  "HAProxy, TCP, send-proxy-v2": { flags: { ...TCP, environment: "plain" }, make: sending("send-proxy-v2") },
+  "HAProxy, TCP, send-proxy": { flags: { ...TCP, environment: "plain" }, make: sending("send-proxy") },
+  "HAProxy, HTTP": { flags: HTTP, isSecure: true, redirects: true, http2: "with WebSocket", make: haproxy("haproxy.cfg") },
+  nginx: { flags: HTTP, isSecure: true, redirects: true, http2: "without WebSocket", make: nginx },
+  "nginx, X-Real-IP": { flags: { ...HTTP, "client-address-header": "x-real-ip" }, isSecure: true, redirects: true, make: nginx },
+  Caddy: { flags: HTTP, isSecure: true, http2: "without WebSocket", make: caddy },
 };
 
 /** Makes a certificate for 127.0.0.1 in `folder`, and gives it. */
@@ -96,7 +99,7 @@ export class Front {
     const [plain, secure] = [await freePort(), await freePort()];
     Object.assign(front, { server, folder, output: "", plainUrl: `http://127.0.0.1:${plain}` });
     front.url = isSecure ? `https://127.0.0.1:${secure}` : front.plainUrl;
-    front.ca = isSecure ? certificate(folder) : undefined;
+    front.ca = certificate(folder);
     const [program, ...args] = make({ server, folder, plain, secure, more });
     await front.launch(program, args);
     return front;
