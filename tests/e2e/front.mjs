@@ -20,13 +20,13 @@ const running = new Set();
 // With SIGTERM nginx ends its workers.
 process.on("exit", () => running.forEach((child) => child.kill("SIGTERM")));
 
-/** The text of an example in which each of these words stands for another; all must be there. */
+/** The text of an example in which each of these words stands for another; all must be there. At once, for what is put in may
+ * look like the next. */
 function filled(name, words) {
   const text = readFileSync(join(EXAMPLES, name), "utf8");
-  return Object.entries(words).reduce((text, [word, other]) => {
-    assert.ok(text.includes(word), `${name} has no ${word}`);
-    return text.replaceAll(word, other);
-  }, text);
+  for (const word of Object.keys(words)) assert.ok(text.includes(word), `${name} has no ${word}`);
+  const any = Object.keys(words).map((word) => word.replace(/[.{]/g, "\\$&")).join("|");
+  return text.replace(new RegExp(any, "g"), (word) => words[word]);
 }
 
 const haproxy = (example, words) => ({ server, folder, plain, secure, more }) => {

@@ -42,79 +42,7 @@ async function callThrough(cast) {
 const returning = async (cast) => (await cast.guest()).connect({ reconnection: true });
 
 describe("proxies", { concurrency: 3 }, () => {
-  for (const [name, kind] of Object.entries(FRONTS)) {
-    describe(`behind ${name}`, { concurrency: 4 }, () => {
-      let server, front;
-      before(async () => {
-        server = await Server.start({ ...LIMITS, ...kind.flags });
-        front = await Front.start(server, kind);
-      });
-      after(async () => {
-        await front?.stop();
-        await server?.kill();
-      });
-
-      for (const transport of ["socket.io", "polling", "polling+websocket", "/ws"]) {
-        it(`two people meet, signal, chat and part (${transport})`, TIMEOUT, () => Cast.play(front, transport, callThrough));
-      }
-
-      it("the address that is counted is that of who connects, whatever he says of himself", TIMEOUT, async () => {
-        const [ada, bo] = [front.reach, front.reach];
-        const forged = () => ({ "x-forwarded-for": freshAddress(), "x-real-ip": freshAddress(), forwarded: `for=${freshAddress()}` });
-        const signUp = async (reach, headers) => (await front.ask("POST", "/auth/guest", { reach, body: BODY, headers })).status;
-        const statuses = [];
-        for (let i = 0; i < 3; i++) statuses.push(await signUp(ada, forged()));
-        assert.deepEqual(statuses, [200, 200, 429]);
-        assert.equal(await signUp(bo, { "x-forwarded-for": ada.localAddress }), 200);
-        // Who claims to be the proxy is not asked further.
-        assert.equal(await signUp(ada, { "x-forwarded-for": `${freshAddress()}, 127.0.0.1` }), 429);
-      });
-
-      it("of three connections of one address the third is refused, by WebSocket and by polling", TIMEOUT, () => Cast.play(front, "socket.io", async (cast) => {
-        const office = front.reach;
-        for (const transport of ["socket.io", "polling"]) {
-          const { account } = await cast.guest();
-          await cast.connection({ ...account, reach: office }, transport).connect();
-        }
-        for (const transport of ["socket.io", "polling"]) {
-          const { account } = await cast.guest();
-          await assert.rejects(cast.connection({ ...account, reach: office }, transport).open(), /Too many connections from this address/);
-          await cast.connection(account, transport).connect();
-        }
-        const refused = (await Scrape.of(server)).get('duet_connections_refused_total{reason="address"}');
-        assert.ok(refused >= 2, `${refused} refused`);
-      }));
-
-      if (kind.redirects) {
-        it("plain HTTP is sent to HTTPS, and HTTPS is not", TIMEOUT, async () => {
-          // Who only passes connections on cannot take a forged header out; it spares its sender a redirect, and that is all.
-          const claims = kind.flags["proxy-protocol"] ? [{}] : [{}, { "x-forwarded-proto": "https" }];
-          for (const headers of claims) {
-            const plain = await front.get("/demo?a=b", { base: front.plainUrl, headers });
-            assert.deepEqual([plain.status, plain.headers.location], [301, `${front.plainUrl.replace("http", "https")}/demo?a=b`]);
-          }
-          const { status, headers } = await front.get("/demo");
-          assert.deepEqual([status, headers["strict-transport-security"] !== undefined], [200, true]);
-        });
-      }
-
-      if (kind.http2) {
-        it(`HTTP/2 is spoken, ${kind.http2} within it`, TIMEOUT, async () => {
-          const session = http2.connect(front.url, { ca: front.ca });
-          try {
-            const [settings] = await once(session, "remoteSettings");
-            assert.equal(await statusOf(session.request({ ":path": "/stats/live" })), 200);
-            const within = { ":method": "CONNECT", ":protocol": "websocket", ":path": "/ws", "sec-websocket-version": "13" };
-            assert.equal(settings.enableConnectProtocol ?? false, kind.http2 === "with WebSocket");
-            if (settings.enableConnectProtocol) await hearsItself(session.request(within, { endStream: false }));
-          } finally {
-            session.destroy();
-          }
-        });
-      }
-    });
-  }
-
+  // First, for it waits the longest.
   describe("the health check of a proxy", { concurrency: 4 }, () => {
     /** What HAProxy thinks of duet once it is `status`. */
     const isSeen = (front, status) =>
@@ -191,6 +119,79 @@ describe("proxies", { concurrency: 3 }, () => {
       });
     });
   });
+
+  for (const [name, kind] of Object.entries(FRONTS)) {
+    describe(`behind ${name}`, { concurrency: 4 }, () => {
+      let server, front;
+      before(async () => {
+        server = await Server.start({ ...LIMITS, ...kind.flags });
+        front = await Front.start(server, kind);
+      });
+      after(async () => {
+        await front?.stop();
+        await server?.kill();
+      });
+
+      for (const transport of ["socket.io", "polling", "polling+websocket", "/ws"]) {
+        it(`two people meet, signal, chat and part (${transport})`, TIMEOUT, () => Cast.play(front, transport, callThrough));
+      }
+
+      it("the address that is counted is that of who connects, whatever he says of himself", TIMEOUT, async () => {
+        const [ada, bo] = [front.reach, front.reach];
+        const forged = () => ({ "x-forwarded-for": freshAddress(), "x-real-ip": freshAddress(), forwarded: `for=${freshAddress()}` });
+        const signUp = async (reach, headers) => (await front.ask("POST", "/auth/guest", { reach, body: BODY, headers })).status;
+        const statuses = [];
+        for (let i = 0; i < 3; i++) statuses.push(await signUp(ada, forged()));
+        assert.deepEqual(statuses, [200, 200, 429]);
+        assert.equal(await signUp(bo, { "x-forwarded-for": ada.localAddress }), 200);
+        // Who claims to be the proxy is not asked further.
+        assert.equal(await signUp(ada, { "x-forwarded-for": `${freshAddress()}, 127.0.0.1` }), 429);
+      });
+
+      it("of three connections of one address the third is refused, by WebSocket and by polling", TIMEOUT, () => Cast.play(front, "socket.io", async (cast) => {
+        const office = front.reach;
+        for (const transport of ["socket.io", "polling"]) {
+          const { account } = await cast.guest();
+          await cast.connection({ ...account, reach: office }, transport).connect();
+        }
+        for (const transport of ["socket.io", "polling"]) {
+          const { account } = await cast.guest();
+          await assert.rejects(cast.connection({ ...account, reach: office }, transport).open(), /Too many connections from this address/);
+          await cast.connection(account, transport).connect();
+        }
+        const refused = (await Scrape.of(server)).get('duet_connections_refused_total{reason="address"}');
+        assert.ok(refused >= 2, `${refused} refused`);
+      }));
+
+      if (kind.redirects) {
+        it("plain HTTP is sent to HTTPS, and HTTPS is not", TIMEOUT, async () => {
+          // Who only passes connections on cannot take a forged header out; it spares its sender a redirect, and that is all.
+          const claims = kind.flags["proxy-protocol"] ? [{}] : [{}, { "x-forwarded-proto": "https" }];
+          for (const headers of claims) {
+            const plain = await front.get("/demo?a=b", { base: front.plainUrl, headers });
+            assert.deepEqual([plain.status, plain.headers.location], [301, `${front.plainUrl.replace("http", "https")}/demo?a=b`]);
+          }
+          const { status, headers } = await front.get("/demo");
+          assert.deepEqual([status, headers["strict-transport-security"] !== undefined], [200, true]);
+        });
+      }
+
+      if (kind.http2) {
+        it(`HTTP/2 is spoken, ${kind.http2} within it`, TIMEOUT, async () => {
+          const session = http2.connect(front.url, { ca: front.ca });
+          try {
+            const [settings] = await once(session, "remoteSettings");
+            assert.equal(await statusOf(session.request({ ":path": "/stats/live" })), 200);
+            const within = { ":method": "CONNECT", ":protocol": "websocket", ":path": "/ws", "sec-websocket-version": "13" };
+            assert.equal(settings.enableConnectProtocol ?? false, kind.http2 === "with WebSocket");
+            if (settings.enableConnectProtocol) await hearsItself(session.request(within, { endStream: false }));
+          } finally {
+            session.destroy();
+          }
+        });
+      }
+    });
+  }
 });
 
 async function statusOf(stream) {
