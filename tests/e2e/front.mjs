@@ -57,7 +57,7 @@ function nginx({ server, folder, plain, secure, more }) {
 }
 
 function caddy({ server, folder, secure, more }) {
-  const general = "{\n\tadmin off\n\tauto_https off\n\tservers {\n\t\tprotocols h1 h2\n\t}\n}\n\n";
+  const general = "{\n\tadmin off\n\tauto_https off\n\tgrace_period 1s\n\tservers {\n\t\tprotocols h1 h2\n\t}\n}\n\n";
   const site = `${general}https://127.0.0.1:${secure} {\n\tbind 127.0.0.1\n\ttls ${folder}/certificate.pem ${folder}/key.pem`;
   writeFileSync(join(folder, "Caddyfile"), filled("Caddyfile", { "duet.example.org {": site, "127.0.0.1:3001": `127.0.0.1:${server.port}`, ...more }));
   return ["caddy", "run", "--config", join(folder, "Caddyfile"), "--adapter", "caddyfile"];
