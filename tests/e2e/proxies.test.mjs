@@ -44,11 +44,11 @@ const returning = async (cast) => (await cast.guest()).connect({ reconnection: t
 describe("proxies", { concurrency: 3 }, () => {
   // First, for it waits the longest.
   describe("the health check of a proxy", { concurrency: 4 }, () => {
-    /** What HAProxy thinks of duet once it is `status`. */
-    const isSeen = (front, status) =>
-      eventually(`duet is ${status}`, async () => {
+    /** Waits until HAProxy takes duet for `status`, for this reason (`check_status` in its manual) and answer. */
+    const isSeen = (front, status, reason = "L7OK", code = "200") =>
+      eventually(`duet is ${status} by ${reason}`, async () => {
         const stat = await front.stat("duet");
-        return stat.status === status && stat;
+        return stat.status === status && stat.check_status === reason && stat.check_code === code;
       });
 
     /** A test with servers that end with it, and a proxy in front of the first. */
@@ -75,7 +75,7 @@ describe("proxies", { concurrency: 3 }, () => {
         await Cast.play(front, "socket.io", async (cast) => {
           const person = await returning(cast);
           assert.equal((await server.stop()).code, 0);
-          assert.equal((await isSeen(front, "DOWN")).check_status, "L4CON");
+          await isSeen(front, "DOWN", "L4CON", "");
           await server.launch();
           await person.bound();
           await isSeen(front, "UP");
@@ -110,8 +110,7 @@ describe("proxies", { concurrency: 3 }, () => {
         await Cast.play(front, "polling", async (cast) => {
           const { caller, callee, room } = await cast.call();
           await postgres.kill();
-          const { check_status, check_code } = await isSeen(front, "DOWN");
-          assert.deepEqual([check_status, check_code], ["L7STS", "503"]);
+          await isSeen(front, "DOWN", "L7STS", "503");
           await say(caller, callee, room, "Are you there?");
           await postgres.start();
           await isSeen(front, "UP");
@@ -184,7 +183,7 @@ describe("proxies", { concurrency: 3 }, () => {
             assert.equal(await statusOf(session.request({ ":path": "/stats/live" })), 200);
             const within = { ":method": "CONNECT", ":protocol": "websocket", ":path": "/ws", "sec-websocket-version": "13" };
             assert.equal(settings.enableConnectProtocol ?? false, kind.http2 === "with WebSocket");
-            if (settings.enableConnectProtocol) await hearsItself(session.request(within, { endStream: false }));
+            if (settings.enableConnectProtocol) await carries(session.request(within, { endStream: false }));
           } finally {
             session.destroy();
           }
@@ -200,13 +199,13 @@ async function statusOf(stream) {
   return head[":status"];
 }
 
-/** A WebSocket whose handshake is done: what is said in it is heard, for what is said is refused. */
-async function hearsItself(stream) {
+/** Opens as a WebSocket, in which duet hears what is said, and answers. */
+async function carries(stream) {
   const [head] = await once(stream, "response");
   assert.equal(head[":status"], 200);
   const text = Buffer.from('["auth",{"sessionToken":"none"}]');
   // A frame whose mask changes nothing.
   stream.write(Buffer.concat([Buffer.from([0x81, 0x80 | text.length, 0, 0, 0, 0]), text]));
   const [answer] = await once(stream, "data");
-  assert.match(answer.toString("latin1"), /auth:failed|error/);
+  assert.match(answer.toString("latin1"), /auth:failed/);
 }
