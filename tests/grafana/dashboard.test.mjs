@@ -21,6 +21,7 @@ const TYPES = { strict: true, noEmit: true, skipLibCheck: true, target: ts.Scrip
 const COLUMNS = 24;
 /** Of those that @grafana/data knows (`getValueFormats`, and `count:` with a word of one's own): any other would be shown as it is. */
 const UNITS = ["bytes", "count:/min", "count:/s", "none", "percentunit", "s", "short"];
+const LABEL = /\{\{(\w+)\}\}/g;
 const VARIABLE = /\$\{?(\w+)/g;
 /** Those that Grafana fills in by itself. */
 const BUILT_IN = ["__rate_interval", "__range", "__all"];
@@ -115,7 +116,7 @@ class Prometheus {
   static async start(t, target) {
     const folder = temporaryFolder();
     const config = {
-      global: { scrape_interval: "200ms", scrape_timeout: "200ms", evaluation_interval: "200ms" },
+      global: { scrape_interval: "500ms", scrape_timeout: "500ms", evaluation_interval: "500ms" },
       rule_files: [join(SYSTEMD, "duet-alerts.yml")],
       scrape_configs: [{ job_name: "duet", static_configs: [{ targets: [target] }] }],
     };
@@ -124,7 +125,7 @@ class Prometheus {
     const prometheus = new Prometheus();
     const address = `127.0.0.1:${await freePort()}`;
     prometheus.url = `http://${address}`;
-    prometheus.child = spawn("prometheus", [`--config.file=${folder}/prometheus.yml`, `--storage.tsdb.path=${folder}/data`, `--web.listen-address=${address}`], { stdio: ["ignore", "ignore", "pipe"] });
+    prometheus.child = spawn("prometheus", [`--config.file=${folder}/prometheus.yml`, `--storage.tsdb.path=${folder}/data`, `--web.listen-address=${address}`], { stdio: "ignore" });
     const ended = new Promise((resolve) => prometheus.child.once("close", resolve));
     t.after(async () => {
       prometheus.child.kill();
@@ -141,11 +142,12 @@ class Prometheus {
     return body.data;
   }
 
-  /** Whether it has a number for this, as Grafana would ask. */
-  async shows(expr) {
+  /** Whether it has a number for this, which has the labels that its legend names. */
+  async shows({ expr, legendFormat = "" }) {
     const query = expr.replaceAll("$__rate_interval", RATE_INTERVAL).replaceAll("$__range", RATE_INTERVAL).replaceAll("$instance", ".*");
     const { result } = await this.ask("query", { query });
-    return result.some(({ value: [, number] }) => Number.isFinite(Number(number)));
+    const labels = [...legendFormat.matchAll(LABEL)].map(([, label]) => label);
+    return result.some(({ metric, value: [, number] }) => Number.isFinite(Number(number)) && labels.every((label) => label in metric));
   }
 }
 
@@ -181,11 +183,11 @@ describe("the dashboard's queries", () => {
     t.after(() => server.kill());
     const prometheus = await Prometheus.start(t, metrics);
     // Rates are of what has grown between two scrapes.
-    await eventually("it is scraped", () => prometheus.shows("duet_build_info"));
+    await eventually("it is scraped", () => prometheus.shows({ expr: "duet_build_info" }));
     await somethingOfEach(server);
-    for (const { expr } of [...dashboard.annotations.list.map(({ target }) => target), ...dashboard.panels.flatMap(({ targets = [] }) => targets)]) {
-      if (ONLY_WITH_A_JOURNAL.test(expr)) assert.equal(await prometheus.shows(expr), false);
-      else await eventually(expr, () => prometheus.shows(expr));
+    for (const query of [...dashboard.annotations.list.map(({ target }) => target), ...dashboard.panels.flatMap(({ targets = [] }) => targets)]) {
+      if (ONLY_WITH_A_JOURNAL.test(query.expr)) assert.equal(await prometheus.shows(query), false);
+      else await eventually(query.expr, () => prometheus.shows(query));
     }
     for (const { query } of dashboard.templating.list.map(({ query }) => query).filter((query) => query.query)) {
       const [, metric, label] = /^label_values\((\w+), (\w+)\)$/.exec(query);
