@@ -47,6 +47,9 @@ struct Arguments {
     /// Servers to measure, comma-separated, instead of the scenario's own; of `all` scenarios each takes those that it can
     #[arg(long, value_delimiter = ',')]
     servers: Option<Vec<String>>,
+    /// Only cases whose name in the results has these words
+    #[arg(long)]
+    cases: Option<String>,
     /// Times that every case is measured on every server [default: 3, with --quick 1]
     #[arg(long)]
     rounds: Option<usize>,
@@ -122,6 +125,7 @@ fn options(arguments: &Arguments, listed: &Listed) -> Result<Options, String> {
     });
     Ok(Options {
         servers: arguments.servers.as_ref().map(found).transpose()?,
+        cases: arguments.cases.clone(),
         rounds: arguments.rounds.unwrap_or(if arguments.quick { 1 } else { 3 }).max(1),
         seconds: arguments.seconds,
         is_quick: arguments.quick,

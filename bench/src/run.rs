@@ -24,6 +24,8 @@ use crate::tree::TemporaryFolder;
 pub struct Options {
     /// None: the scenario's own.
     pub servers: Option<Vec<&'static Entry>>,
+    /// Only cases with this in their names.
+    pub cases: Option<String>,
     pub rounds: usize,
     /// Length of a window; none: the scenario's own.
     pub seconds: Option<f64>,
@@ -115,7 +117,7 @@ pub fn run<S: Scenario>(scenario: &S, options: Options) -> Result<Vec<String>, S
     let folder = TemporaryFolder::new().map_err(text)?;
     let needs_postgres = servers.iter().any(|entry| entry.database == Database::Postgres);
     let postgres = needs_postgres.then(|| Postgres::start(&folder.path().join("postgres"), &cores)).transpose()?;
-    let cases = scenario.cases(&options);
+    let cases = cases_of(scenario, &options)?;
     let seconds = options.seconds.unwrap_or(if options.is_quick { 2.0 } else { S::SECONDS });
     let mut report = report_of::<S>(&options, &servers, &cores, seconds);
     let progress = Progress::new(cases.len() * options.rounds * servers.len());
@@ -167,6 +169,18 @@ fn servers_of<S: Scenario>(options: &Options) -> Result<Vec<&'static Entry>, Str
     }
     let names = if options.is_quick { S::QUICK_SERVERS } else { S::SERVERS };
     names.iter().map(|name| crate::servers::find(name)).collect()
+}
+
+/// Those that were asked for by their names, or all.
+fn cases_of<S: Scenario>(scenario: &S, options: &Options) -> Result<Vec<S::Case>, String> {
+    let mut cases = scenario.cases(options);
+    let Some(words) = &options.cases else { return Ok(cases) };
+    let names: Vec<_> = cases.iter().map(ToString::to_string).collect();
+    cases.retain(|case| case.to_string().contains(words));
+    match cases.is_empty() {
+        false => Ok(cases),
+        true => Err(format!("no case of {} has {words:?} in its name: {}", S::NAME, names.join("; "))),
+    }
 }
 
 fn report_of<S: Scenario>(options: &Options, servers: &[&'static Entry], cores: &Cores, seconds: f64) -> Report {

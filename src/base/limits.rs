@@ -50,7 +50,8 @@ pub const FAREWELLS_MAX: usize = 64;
 /// With so many bytes waiting a client is spared changes of presence and queue: it hears the newest once it has read.
 /// Small, because when a network stalls all clients have it at the same time.
 pub const DIFFS_BACKLOG_BYTES_MAX: usize = 4 * 1024;
-/// Changes that a shard remembers for such clients, 64 bytes each; older ones they do not hear of.
+/// Changes that a shard remembers for such clients, 64 bytes each; older ones they do not hear of. As many may wait, encoded,
+/// until all have been told.
 pub const CHANGES_KEPT: usize = 16_384;
 
 /// Heartbeat period (contract 3.1, `pingInterval`).
@@ -151,6 +152,10 @@ pub const COOLDOWN_LONG_MS: u64 = 24 * 3_600_000;
 /// Cooldown after a rescinded or unanswered invite, or when the caller went away (contract 4.2, Decided 1).
 pub const COOLDOWN_SHORT_MS: u64 = 3_600_000;
 
+/// Clients told of changes in one turn of a shard's loop: their writes take about half a millisecond.
+pub const WRITES_AT_ONCE_MAX: usize = 64;
+/// Changes told in one turn, where many were published together; each costs about 0.2 µs.
+pub const TOLD_AT_ONCE_MAX: usize = 2_048;
 /// Presence changes are gathered for this long, then published once per user (D15).
 pub const PUBLISH_TICK_MS: u64 = 10;
 /// And for this long, µs, since the last, times those who look at the queue on all shards. To tell one of them costs 5 to

@@ -15,7 +15,7 @@ use tokio::time::sleep;
 use crate::base::limits::{OWNER_MISSED_LOOKS, OWNERS_LOOK_ALONE_MS, OWNERS_LOOK_MS, RUNNING_PAGE};
 use crate::base::placement::Placement;
 use crate::domain::{Resumed, resumed};
-use crate::link::Link;
+use crate::link::{Link, LinkError};
 use crate::message::store::{CallOwner, InstanceId, Reply, Request};
 use crate::shard::Envelope;
 
@@ -48,8 +48,7 @@ impl Handover {
     pub fn begin(&mut self) -> Result<Vec<Vec<Resumed>>, String> {
         let calls = block_on(async {
             let owners = self.look().await?;
-            let gone = owners.iter().filter(|owner| !owner.is_alive).filter_map(|owner| owner.instance).collect();
-            self.take(gone).await
+            self.take(gone(&owners).collect()).await
         })?;
         let mut homes = vec![Vec::new(); usize::from(self.placement.count())];
         for call in calls {
@@ -84,13 +83,12 @@ impl Handover {
         let answer = self.store.ask(Request::CallOwners).await;
         let Ok(Reply::CallOwners(owners)) = answer else {
             self.missed.clear();
-            return Err(format!("whose calls run cannot be read: {answer:?}"));
+            return Err(format!("whose calls run cannot be read: {}", reason(answer)));
         };
         self.is_alone = owners.is_none();
         let owners = owners.unwrap_or_default();
         self.has_others = !owners.is_empty();
-        let gone = owners.iter().filter(|owner| !owner.is_alive).filter_map(|owner| owner.instance);
-        self.missed = gone.map(|gone| (gone, self.missed.get(&gone).map_or(1, |looks| looks + 1))).collect();
+        self.missed = gone(&owners).map(|gone| (gone, self.missed.get(&gone).map_or(1, |looks| looks + 1))).collect();
         Ok(owners)
     }
 
@@ -116,13 +114,13 @@ impl Handover {
         let round = self.round + 1;
         let taken = self.store.ask(Request::TakeCalls { round, missed }).await;
         if !matches!(taken, Ok(Reply::Done)) {
-            return Err(format!("running calls cannot be taken over: {taken:?}"));
+            return Err(format!("running calls cannot be taken over: {}", reason(taken)));
         }
         let (mut running, mut after) = (Vec::new(), None);
         let alive_at = loop {
             let page = self.store.ask(Request::RunningCalls { round, after, limit: RUNNING_PAGE }).await;
             let Ok(Reply::RunningCalls { alive_at, calls, next }) = page else {
-                return Err(format!("the running calls cannot be read: {page:?}"));
+                return Err(format!("the running calls cannot be read: {}", reason(page)));
             };
             running.extend(calls);
             after = next;
@@ -147,6 +145,21 @@ impl Handover {
             // A shard that has ended ends the process.
             let _ = sender.send(Envelope::TakeOver { calls, has_others: self.has_others }).await;
         }
+    }
+}
+
+/// The owners who do not live.
+fn gone(owners: &[CallOwner]) -> impl Iterator<Item = InstanceId> {
+    owners.iter().filter(|owner| !owner.is_alive).filter_map(|owner| owner.instance)
+}
+
+/// What an answer that is not the one hoped for tells the operator.
+fn reason(answer: Result<Reply, LinkError>) -> String {
+    match answer {
+        Ok(Reply::Failed(reason)) => reason,
+        Ok(Reply::Away) => "the database is away".to_owned(),
+        Ok(_) => "the store answers something else".to_owned(),
+        Err(error) => error.to_string(),
     }
 }
 

@@ -62,11 +62,16 @@ impl Directory {
         self.viewers.remove(&conn);
     }
 
+    /// Whether `conn` hears of changes.
+    pub fn is_watched_by(&self, conn: ConnId) -> bool {
+        self.viewers.contains(&conn)
+    }
+
     /// What a viewer has to hear who missed changes of `user`; `None` for who is no viewer any more.
     pub fn news(&self, viewer: ConnId, user: UserId) -> Option<ServerEvent> {
         let entry = self.entries.get(&user);
         let (online, available) = entry.map_or((false, false), |entry| (entry.online, entry.available));
-        self.viewers.contains(&viewer).then_some(ServerEvent::PresenceUpdate { user, online, available })
+        self.is_watched_by(viewer).then_some(ServerEvent::PresenceUpdate { user, online, available })
     }
 
     /// Takes over published changes and tells the viewers what is new in them.

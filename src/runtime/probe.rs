@@ -66,7 +66,7 @@ fn attempt(shards: usize) -> Result<(), String> {
                 "only {} of the {} rings of {shards} shards could be made: {}",
                 rings.len(),
                 shards * RING_FLAGS.len(),
-                describe(&error)
+                refusal(&error)
             )
         })?;
         rings.push(ring);
@@ -79,7 +79,7 @@ fn attempt(shards: usize) -> Result<(), String> {
     run_executor()
 }
 
-/// Words for the refusal of the first ring, with the cause where the kernel tells it.
+/// Words for the refusal of a ring, with the cause where the kernel tells it.
 fn refusal(error: &io::Error) -> String {
     let setting = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
     let cause = match (error.raw_os_error(), setting.trim()) {

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use crate::base::{ConnId, Time, UserId};
+use crate::base::{ConnId, Time};
 use crate::conn::{CloseReason, Conn};
 use crate::domain::{Dismissal, Effect, Effects, Input};
 use crate::message::ServerEvent;
@@ -26,8 +26,13 @@ impl Shard {
         if let Some(at) = deadline {
             self.timers.wake_before(at);
         }
+        let mut has_news = false;
         for effect in effects.drain() {
+            has_news |= matches!(effect, Effect::FanOut { .. });
             self.apply(now, effect);
+        }
+        if has_news {
+            self.tell();
         }
     }
 
@@ -44,7 +49,7 @@ impl Shard {
             Effect::Bind { conn } => self.on_conn(conn, Conn::bind),
             Effect::Unbind { conn } => self.on_conn(conn, |conn| conn.unbind(now)),
             Effect::Send { conn, event } => self.send(now, conn, &event),
-            Effect::FanOut { conns, user, event } => self.fan_out(now, &conns, user, &event),
+            Effect::FanOut { conns, user, event } => self.note_for(conns, user, &event),
             Effect::Dismiss { conn, why } => self.on_conn(conn, |conn| conn.close(now, why.into())),
             Effect::Tell { user, message } => {
                 self.mesh.send(self.placement.home(user), Envelope::User { user, message });
@@ -66,26 +71,12 @@ impl Shard {
         }
     }
 
-    fn fan_out(&self, now: Time, conns: &[ConnId], user: UserId, event: &ServerEvent) {
-        let (encoded, number) = (event.encode(), self.changes.borrow_mut().note(user));
-        let (mut sent, mut spared) = (0, 0);
-        for conn in conns {
-            self.on_entry(*conn, |entry| {
-                let is_sent = entry.send_diff(now, number, &encoded);
-                *if is_sent { &mut sent } else { &mut spared } += 1;
-            });
-        }
-        self.counters.fan_outs.observe(sent + spared);
-        self.counters.sent.add(event.index(), sent);
-        self.counters.spared.add(spared);
-    }
-
     /// Does something to a connection, if it is still there, and lets its task see to the rest.
     pub(super) fn on_conn(&self, id: ConnId, work: impl FnOnce(&mut Conn)) {
         self.on_entry(id, |entry| work(&mut entry.conn));
     }
 
-    fn on_entry(&self, id: ConnId, work: impl FnOnce(&mut Entry)) {
+    pub(super) fn on_entry(&self, id: ConnId, work: impl FnOnce(&mut Entry)) {
         if let Some(entry) = self.slots.borrow_mut().get(id) {
             work(entry);
             entry.wake();

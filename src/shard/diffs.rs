@@ -1,10 +1,10 @@
 //! Changes of presence and queue for clients that read slowly: left out while something waits for them, then the newest
 //! state of everybody in turn, as fast as they read.
 //!
-//! A client that is behind owns a number, of the first change that it has not heard; the changes themselves are the
-//! shard's, once for all. Bounds: [`DIFFS_BACKLOG_BYTES_MAX`] per client, [`CHANGES_KEPT`] changes per shard; who is
-//! further behind than that does not hear the older ones, and finds in the queue's listing how things stand. What else
-//! is sent to a client is never left out: it fills the outbox, up to its bound.
+//! A client owns a number, of the first change that it has not heard; the changes themselves are the shard's, once for
+//! all. Bounds: [`DIFFS_BACKLOG_BYTES_MAX`] per client, [`CHANGES_KEPT`] changes per shard; who is further behind than that
+//! does not hear the older ones, and finds in the queue's listing how things stand. What else is sent to a client is never
+//! left out: it fills the outbox, up to its bound.
 
 use std::collections::VecDeque;
 
@@ -25,9 +25,24 @@ pub struct Changes {
     newest: Map<UserId, u64>,
 }
 
-/// The number of the first change that a client has not heard; 0 is none.
+/// How far a client has heard.
 #[derive(Default)]
-pub struct Missed(u64);
+pub struct Heard {
+    /// The number of the first change that it has not, among those that were for it.
+    next: u64,
+    /// That one was left out, and those that follow are.
+    is_behind: bool,
+}
+
+/// What became of a change for one client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Told {
+    Sent,
+    /// Later, when it has read what waits.
+    Spared,
+    /// It has caught up with this one already.
+    Before,
+}
 
 impl Default for Changes {
     fn default() -> Self {
@@ -64,16 +79,25 @@ impl Changes {
 }
 
 impl Entry {
-    /// Sends the change of this number, already encoded; later, and then it is false, if much waits for the client already.
-    pub fn send_diff(&mut self, now: Time, number: u64, encoded: &Bytes) -> bool {
-        if self.conn.waiting_bytes() < DIFFS_BACKLOG_BYTES_MAX && !self.has_missed() {
-            self.conn.send(now, encoded);
-            return true;
+    /// Sends the change of this number, already encoded, unless much waits for the client.
+    pub fn send_diff(&mut self, now: Time, number: u64, encoded: &Bytes) -> Told {
+        if number < self.heard.next {
+            return Told::Before;
         }
-        if !self.has_missed() {
-            self.missed.0 = number;
+        if self.heard.is_behind || self.conn.waiting_bytes() >= DIFFS_BACKLOG_BYTES_MAX {
+            self.miss(number);
+            return Told::Spared;
         }
-        false
+        self.conn.send(now, encoded);
+        self.heard.next = number + 1;
+        Told::Sent
+    }
+
+    /// Leaves out the change of this number and, until it has caught up, those after.
+    pub fn miss(&mut self, number: u64) {
+        if !self.heard.is_behind {
+            self.heard = Heard { next: self.heard.next.max(number), is_behind: true };
+        }
     }
 
     /// Sends of what was missed as much as may wait, once the client has read what had been waiting; tells how many events
@@ -83,7 +107,7 @@ impl Entry {
         if self.conn.waiting_bytes() > 0 {
             return sent;
         }
-        let mut number = self.missed.0.max(changes.first);
+        let mut number = self.heard.next.max(changes.first);
         while number < changes.end() && self.conn.waiting_bytes() < DIFFS_BACKLOG_BYTES_MAX {
             if let Some(news) = changes.newest(number).and_then(|user| directory.news(id, user)) {
                 self.conn.send(now, &news.encode());
@@ -91,13 +115,13 @@ impl Entry {
             }
             number += 1;
         }
-        self.missed.0 = if number < changes.end() { number } else { 0 };
+        self.heard = Heard { next: number, is_behind: number < changes.end() };
         sent
     }
 
     /// Whether there is something to catch up with.
     pub fn has_missed(&self) -> bool {
-        self.missed.0 > 0
+        self.heard.is_behind
     }
 }
 
@@ -178,12 +202,12 @@ mod tests {
         let newest = |online| heard.iter().filter(|text| text.ends_with(online)).count();
         assert_eq!((newest(b"true,\"available\":true}]"), newest(b"false,\"available\":false}]")), (1, 499));
         let number = changes.note(users[0]);
-        assert!(entry.send_diff(NOW, number, &Bytes::from_static(b"[1]")));
+        assert_eq!(entry.send_diff(NOW, number, &Bytes::from_static(b"[1]")), Told::Sent);
     }
 
     #[test]
     fn what_a_client_misses_costs_a_number_and_the_oldest_is_forgotten() {
-        assert_eq!(size_of::<Missed>(), 8);
+        assert_eq!(size_of::<Heard>(), 16);
         let mut random = Random::from_seed(2);
         let (mut slots, id, directory) = stage(UserId::draw(&mut random));
         let (entry, mut changes) = (slots.get(id).unwrap(), Changes::default());

@@ -2,7 +2,7 @@
 //!
 //! A shard is an `Rc<Shard>` with a `RefCell` per field; no borrow is held across an await. One task serves each
 //! connection ([`connection`]), one reads the inbox ([`inbox`]), one wakes what is due ([`timers`]), one accepts
-//! ([`accept`]). What the rules decide is performed by [`apply`]. Shards share nothing but their inboxes' senders and the
+//! ([`accept`]), one tells the many of changes ([`fan_out`]). What the rules decide is performed by [`apply`]. Shards share nothing but their inboxes' senders and the
 //! count of places ([`places`]).
 
 use std::cell::{Cell, RefCell};
@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::sync::{Notify, Semaphore};
 
-use crate::base::limits::{COMPRESSIONS_MAX, FAREWELLS_MAX};
+use crate::base::limits::FAREWELLS_MAX;
 use crate::base::placement::Placement;
 use crate::base::{Random, ShardId, Time};
 use crate::domain::addresses::Addresses;
@@ -35,6 +35,7 @@ mod describe;
 mod diffs;
 mod drain;
 mod encoding;
+mod fan_out;
 mod flights;
 mod handover;
 mod host;
@@ -58,6 +59,8 @@ pub use sample::Sample;
 use clock::Clock;
 use counters::Counters;
 use diffs::Changes;
+use encoding::Encodings;
+use fan_out::FanOuts;
 use handover::Handover;
 use inbox::Mesh;
 use polling::Sessions;
@@ -119,6 +122,7 @@ pub(crate) struct Shard {
     random: RefCell<Random>,
     slots: RefCell<Slots>,
     changes: RefCell<Changes>,
+    fan_outs: FanOuts,
     sessions: Sessions,
     domain: RefCell<Domain>,
     rates: RefCell<Rates>,
@@ -128,8 +132,7 @@ pub(crate) struct Shard {
     stores: Stores,
     mesh: Mesh,
     scratch: Scratch,
-    /// Leave to encode a long body.
-    encodings: Semaphore,
+    encodings: Encodings,
     /// Leave to wait for a client that was refused.
     farewells: Semaphore,
     /// For the next body.
@@ -158,6 +161,7 @@ pub async fn run(start: Start) {
         random: RefCell::new(random),
         slots: RefCell::new(Slots::new(start.id)),
         changes: RefCell::default(),
+        fan_outs: FanOuts::default(),
         sessions: Sessions::default(),
         domain: RefCell::new(domain),
         rates: RefCell::default(),
@@ -166,7 +170,7 @@ pub async fn run(start: Start) {
         stores: Stores::new(start.links, maxima, start.clock, counters.clone()),
         mesh: Mesh::new(start.senders),
         scratch: Scratch::new(),
-        encodings: Semaphore::new(COMPRESSIONS_MAX),
+        encodings: Encodings::default(),
         farewells: Semaphore::new(FAREWELLS_MAX),
         spare: RefCell::default(),
         places: start.places,
@@ -181,6 +185,7 @@ pub async fn run(start: Start) {
     // Before anybody can come.
     shard.handle(Input::Resume(start.resumed));
     spawn_local(timers::run(shard.clone()));
+    spawn_local(fan_out::run(shard.clone()));
     spawn_local(sweep::run(shard.clone()));
     match Listener::new(start.listener) {
         Ok(listener) => spawn_local(accept::run(shard.clone(), listener)),

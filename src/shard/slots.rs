@@ -6,7 +6,7 @@ use crate::base::{ConnId, ShardId, Time};
 use crate::conn::{Conn, Transport};
 
 use super::admission::Counted;
-use super::diffs::Missed;
+use super::diffs::Heard;
 use super::polling::Session;
 
 /// Slots in use and free ones; a freed slot's next connection has the next generation.
@@ -31,7 +31,7 @@ pub struct Entry {
     pub timer_at: Option<Time>,
     /// Of an Engine.IO session that began by polling.
     pub session: Option<Box<Session>>,
-    pub missed: Missed,
+    pub heard: Heard,
     pub counted: Counted,
     /// As it was counted last.
     pub transport: Transport,
@@ -58,7 +58,7 @@ impl Slots {
             waker: None,
             timer_at: None,
             session: session.map(Box::new),
-            missed: Missed::default(),
+            heard: Heard::default(),
             counted,
         }));
         ConnId { shard: self.shard, index, generation: slot.generation }

@@ -15,18 +15,10 @@ const UPGRADE = "GET /ws HTTP/1.1\r\nHost: duet\r\nUpgrade: websocket\r\nConnect
 const HEALTH = "GET /health HTTP/1.1\r\nHost: duet\r\n\r\n";
 
 /** Runs `body` with a server on which nobody is connected, and which ends with it. */
-async function serving(flags, body) {
-  const server = await Server.start(flags);
-  try {
-    await empty(server);
-    await body(server);
-  } catch (error) {
-    error.message += `\n--- the server's log ends\n${server.tail()}`;
-    throw error;
-  } finally {
-    await server.kill();
-  }
-}
+const serving = (flags, body) => Server.during(flags, async (server) => {
+  await empty(server);
+  await body(server);
+});
 
 const admitted = async (server) => (await Scrape.of(server)).get("duet_connections_admitted");
 const empty = (server) => eventually("nobody is connected", async () => (await admitted(server)) === 0);

@@ -29,11 +29,10 @@ export class Cast {
   static async play(server, transport, body) {
     const cast = new Cast(server, transport);
     try {
-      await body(cast);
-      assert.ok(server.alive || server.mayEnd, "the server has ended");
-    } catch (error) {
-      if (error instanceof Error) error.message += `\n--- the server's log ends\n${server.tail()}`;
-      throw error;
+      await server.explaining(async () => {
+        await body(cast);
+        assert.ok(server.alive || server.mayEnd, "the server has ended");
+      });
     } finally {
       cast.people.forEach((person) => person.dispose());
     }

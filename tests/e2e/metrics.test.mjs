@@ -37,19 +37,6 @@ async function promtool(words, input = "") {
   await running;
 }
 
-/** Runs `body` with a server, which ends with it. */
-async function serving(flags, body) {
-  const server = await Server.start(flags);
-  try {
-    await body(server);
-  } catch (error) {
-    error.message += `\n--- the server's log ends\n${server.tail()}`;
-    throw error;
-  } finally {
-    await server.kill();
-  }
-}
-
 /** Whether the database is there, what waits for it, what it refused, and calls that are not stored yet. */
 const standing = (scrape) => ["duet_store_reachable", "duet_journal_waiting_writes", "duet_journal_refused_writes", 'duet_calls{state="finishing"}'].map((name) => scrape.get(name));
 
@@ -71,7 +58,7 @@ async function grew(server, before, expected) {
 }
 
 describe("metrics", { concurrency: 3 }, () => {
-  it("a call from sign-up to its end is counted once, everywhere", TIMEOUT, () => serving({}, async (server) => {
+  it("a call from sign-up to its end is counted once, everywhere", TIMEOUT, () => Server.during({}, async (server) => {
     const before = await Scrape.of(server);
     const [caller, callee] = await pair(server);
     const room = await callBetween(caller.socket, callee.socket, callee.id, callee.token);
@@ -133,7 +120,7 @@ describe("metrics", { concurrency: 3 }, () => {
     });
   }));
 
-  it("what cannot be delivered is counted as held, and beyond the bound as dropped", TIMEOUT, () => serving({}, async (server) => {
+  it("what cannot be delivered is counted as held, and beyond the bound as dropped", TIMEOUT, () => Server.during({}, async (server) => {
     const [caller, callee] = await pair(server);
     callee.socket.emit("queue:join");
     await callee.socket.settle(callee.token);
@@ -154,7 +141,7 @@ describe("metrics", { concurrency: 3 }, () => {
     [caller, callee].forEach(({ socket }) => socket.destroy());
   }));
 
-  it("refusals are counted by what refused", TIMEOUT, () => serving({ "connections-max": 4, "signups-per-hour": 2, "event-rate": 1, "event-burst": 7 }, async (server) => {
+  it("refusals are counted by what refused", TIMEOUT, () => Server.during({ "connections-max": 4, "signups-per-hour": 2, "event-rate": 1, "event-burst": 7 }, async (server) => {
     await eventually("nobody is connected", async () => (await Scrape.of(server)).get("duet_connections_admitted") === 0);
     const before = await Scrape.of(server);
     const address = freshAddress();
@@ -195,7 +182,7 @@ describe("metrics", { concurrency: 3 }, () => {
     one.destroy();
   }));
 
-  it("scrapes during load answer at once, never go down, and miss nothing", TIMEOUT, () => serving({ "event-rate": 0 }, async (server) => {
+  it("scrapes during load answer at once, never go down, and miss nothing", TIMEOUT, () => Server.during({ "event-rate": 0 }, async (server) => {
     const pairs = await Promise.all(Array.from({ length: PAIRS }, () => pair(server)));
     const rooms = await Promise.all(pairs.map(([caller, callee]) => callBetween(caller.socket, callee.socket, callee.id, callee.token)));
     await Promise.all(pairs.flat().map(({ socket, token }) => socket.settle(token)));
@@ -259,7 +246,7 @@ describe("metrics", { concurrency: 3 }, () => {
     }
   });
 
-  it("a stranger at their address costs nobody else anything", TIMEOUT, () => serving({}, async (server) => {
+  it("a stranger at their address costs nobody else anything", TIMEOUT, () => Server.during({}, async (server) => {
     const url = metricsUrl(server);
     const port = Number(new URL(url).port);
     const silent = await Promise.all(Array.from({ length: 3 }, () => RawSocket.connect({ port })));
@@ -277,7 +264,7 @@ describe("metrics", { concurrency: 3 }, () => {
     silent.forEach((raw) => raw.socket.destroy());
   }));
 
-  it("alert rules fire on what they are for, and rules and dashboard ask for nothing that is not served", TIMEOUT, () => serving({}, async (server) => {
+  it("alert rules fire on what they are for, and rules and dashboard ask for nothing that is not served", TIMEOUT, () => Server.during({}, async (server) => {
     for (const words of [["check", "rules", "duet-alerts.yml"], ["test", "rules", "duet-alerts.test.yml"]]) {
       await promtool(words);
     }

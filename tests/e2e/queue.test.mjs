@@ -3,12 +3,14 @@
 import assert from "node:assert/strict";
 import zlib from "node:zlib";
 import { joinQueue, suite } from "./cast.mjs";
+import { LeanSocket, each, guests } from "./lean.mjs";
 import { Server, eventually } from "./server.mjs";
 
 const ORIGIN = "https://app.example";
 const LIST_MAX = 5;
 const PEOPLE = 13;
-const servers = await Promise.all([LIST_MAX, 200].map((max) => Server.start({ "queue-list-max": max, "allowed-origins": ORIGIN })));
+const VIEWERS = 300;
+const servers = await Promise.all([LIST_MAX, 200, 200].map((max) => Server.start({ "queue-list-max": max, "allowed-origins": ORIGIN })));
 
 /** So many people in the queue whom `viewer` can see; they come in this order, each known to the server before the next. */
 async function queueOf(cast, count) {
@@ -104,3 +106,28 @@ suite("polled queue", servers[1], ({ fact }) => {
   });
   // The first needs a queue that is empty.
 }, { atOnce: 1 });
+
+suite("queue of hundreds", servers[2], ({ fact }) => {
+  fact("each who looks hears once, and in order, of one who comes and goes", async () => {
+    const [server, [flapper, ...viewers]] = [servers[2], await guests(servers[2].url, 1 + VIEWERS)];
+    const heard = viewers.map(() => []);
+    const join = async ({ token }, hear) => (await LeanSocket.open(server.port, { hear })).bind(token);
+    await each(viewers, 24, async (viewer, index) => {
+      const socket = await join(viewer, (name, { userId, online, available }) => userId === flapper.id && heard[index].push([name, online, available]));
+      socket.emit("queue:join");
+      await socket.settle(viewer.token);
+    });
+    const person = await join(flapper, () => {});
+    const expected = [];
+    for (const [event, ...changes] of [
+      ["queue:join", ["presence:update", true, true], ["queue:update", undefined, true]],
+      ["queue:leave", ["queue:update", undefined, false]],
+      ["presence:leave", ["presence:update", false, false]],
+    ]) {
+      person.emit(event);
+      expected.push(...changes);
+      await eventually(`all hear of ${event}`, () => heard.every((one) => one.length >= expected.length));
+    }
+    heard.forEach((one) => assert.deepEqual(one, expected));
+  });
+});

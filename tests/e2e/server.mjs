@@ -143,6 +143,16 @@ export class Server {
     return server;
   }
 
+  /** Runs `body` with a server, which ends with it. */
+  static async during(flags, body) {
+    const server = await Server.start(flags);
+    try {
+      await server.explaining(() => body(server));
+    } finally {
+      await server.kill();
+    }
+  }
+
   constructor(flags, where, database) {
     this.where = where;
     this.database = database;
@@ -216,6 +226,16 @@ export class Server {
   /** kill -9. */
   async kill() {
     return this.stop("SIGKILL");
+  }
+
+  /** Runs `body`, and adds the end of its log to a failure. */
+  async explaining(body) {
+    try {
+      await body();
+    } catch (error) {
+      if (error instanceof Error) error.message += `\n--- the server's log ends\n${this.tail()}`;
+      throw error;
+    }
   }
 
   /** The last lines of its log, for failures. */

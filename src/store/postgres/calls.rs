@@ -1,8 +1,9 @@
 //! Ended calls: history, totals, completions, cooldown, all in one transaction (contract 4.3, D10-D12).
 //!
 //! What makes a repeat harmless is the row: totals move only when the history row is new, completions only when theirs
-//! is; a row that was archived is not new, nor is one of the same call that ended in another way. So a repeat after a commit whose answer was lost counts nothing twice. Used
-//! on the store's thread. A participant whose account is gone is passed over.
+//! is; a row that was archived is not new, nor is one of the same call that ended in another way. So a repeat after a
+//! commit whose answer was lost counts nothing twice. Used on the store's thread. A participant whose account is gone is
+//! passed over.
 
 use futures_lite::future::try_zip;
 
