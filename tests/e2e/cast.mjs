@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { after, describe, it } from "node:test";
 import { Client, TRANSPORTS } from "./client.mjs";
-import { eventually, pause } from "./server.mjs";
+import { eventually, explaining, pause } from "./server.mjs";
 
 const NAMES = ["Ada", "Bo", "Cy", "Dee", "Eve", "Fay", "Gus", "Hal"];
 const TEST_MS = 120_000;
@@ -29,7 +29,7 @@ export class Cast {
   static async play(server, transport, body) {
     const cast = new Cast(server, transport);
     try {
-      await server.explaining(async () => {
+      await explaining(server, async () => {
         await body(cast);
         assert.ok(server.alive || server.mayEnd, "the server has ended");
       });

@@ -147,7 +147,7 @@ export class Server {
   static async during(flags, body) {
     const server = await Server.start(flags);
     try {
-      await server.explaining(() => body(server));
+      await explaining(server, () => body(server));
     } finally {
       await server.kill();
     }
@@ -228,16 +228,6 @@ export class Server {
     return this.stop("SIGKILL");
   }
 
-  /** Runs `body`, and adds the end of its log to a failure. */
-  async explaining(body) {
-    try {
-      await body();
-    } catch (error) {
-      if (error instanceof Error) error.message += `\n--- the server's log ends\n${this.tail()}`;
-      throw error;
-    }
-  }
-
   /** The last lines of its log, for failures. */
   tail(lines = 15) {
     return plain(this.log).trimEnd().split("\n").slice(-lines).join("\n");
@@ -258,6 +248,16 @@ export class Server {
     const stat = readFileSync(`/proc/${this.pid}/stat`, "utf8");
     const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
     return (Number(fields[11]) + Number(fields[12])) / 100;
+  }
+}
+
+/** Runs `body`, and adds the end of the log of `server`, or of what stands for one, to a failure. */
+export async function explaining(server, body) {
+  try {
+    await body();
+  } catch (error) {
+    if (error instanceof Error) error.message += `\n--- the server's log ends\n${server.tail()}`;
+    throw error;
   }
 }
 
