@@ -1,8 +1,8 @@
 //! The content coding of a response, in turns with everything else that the shard does.
 //!
 //! Bounds: in one turn of the shard's loop as much is encoded as one slice takes, of however many bodies, but for short
-//! ones, which wait for nothing; and [`COMPRESSIONS_MAX`] long bodies at the same time. Further ones wait in the order they
-//! came. Which coding, and whether any, is decided by `wire/encoding.rs`.
+//! ones, which wait for nothing, and for those that come while [`WAITING_MAX`] wait, as a body that waits is memory; and
+//! [`COMPRESSIONS_MAX`] long bodies at the same time. Further ones wait in the order they came. Which coding, and whether any, is decided by `wire/encoding.rs`.
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -18,23 +18,32 @@ const TURN_PARTS: usize = 64;
 /// What takes no more is short.
 const SHORT_PARTS_MAX: u32 = 16;
 
+/// Bodies that may wait for their turn; a list of the queue has some 50 KB.
+const WAITING_MAX: usize = 64;
+
 /// Leave to encode.
 pub(super) struct Encodings {
     long: Semaphore,
     turn: Semaphore,
+    waiting: Semaphore,
 }
 
 impl Default for Encodings {
     fn default() -> Self {
-        Self { long: Semaphore::new(COMPRESSIONS_MAX), turn: Semaphore::new(TURN_PARTS) }
+        let [long, turn, waiting] = [COMPRESSIONS_MAX, TURN_PARTS, WAITING_MAX].map(Semaphore::new);
+        Self { long, turn, waiting }
     }
 }
 
 impl Encodings {
-    /// Waits for a turn that has time for a slice of a body of so many bytes.
+    /// Waits for a turn that has time for a slice of a body of so many bytes; `None` for what does not wait.
     async fn part(&self, bytes: usize, level: u8) -> Option<SemaphorePermit<'_>> {
         let parts = (bytes * TURN_PARTS).div_ceil(slice_bytes(level)).min(TURN_PARTS) as u32;
-        if parts <= SHORT_PARTS_MAX { None } else { self.turn.acquire_many(parts).await.ok() }
+        if parts <= SHORT_PARTS_MAX {
+            return None;
+        }
+        let _place = self.waiting.try_acquire().ok()?;
+        self.turn.acquire_many(parts).await.ok()
     }
 }
 
@@ -80,5 +89,17 @@ mod tests {
             drop(whole);
             assert!(matches!(part(slice), Some(Some(_))));
         }
+    }
+
+    #[test]
+    fn when_many_wait_the_next_does_not() {
+        let encodings = Encodings::default();
+        let slice = || Box::pin(encodings.part(slice_bytes(2), 2));
+        let _turn = block_on(slice());
+        let mut waiting: Vec<_> = (0..WAITING_MAX).map(|_| slice()).collect();
+        assert!(waiting.iter_mut().all(|part| block_on(poll_once(part)).is_none()));
+        assert!(matches!(block_on(poll_once(slice())), Some(None)));
+        waiting.pop();
+        assert!(block_on(poll_once(slice())).is_none());
     }
 }
