@@ -44,6 +44,9 @@ pub const FULLY_COMPRESSED_BYTES_MAX: usize = 1024 * 1024;
 pub const COMPRESSED_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Response bodies that a shard compresses at the same time, each with 0.4 to 3.9 MB for its encoder; further ones wait.
 pub const COMPRESSIONS_MAX: usize = 4;
+/// Response bodies that wait for a turn of the shard's loop to be compressed in; a list of the queue has some 50 KB. Those that
+/// come while so many wait are compressed at once.
+pub const COMPRESSIONS_WAITING_MAX: usize = 64;
 
 /// Refused clients that a shard waits for to end their connections, each with a descriptor; further ones are cut off.
 pub const FAREWELLS_MAX: usize = 64;

@@ -1,12 +1,13 @@
 //! The content coding of a response, in turns with everything else that the shard does.
 //!
 //! Bounds: in one turn of the shard's loop as much is encoded as one slice takes, of however many bodies, but for short
-//! ones, which wait for nothing, and for those that come while [`WAITING_MAX`] wait, as a body that waits is memory; and
-//! [`COMPRESSIONS_MAX`] long bodies at the same time. Further ones wait in the order they came. Which coding, and whether any, is decided by `wire/encoding.rs`.
+//! ones, which wait for nothing, and for those that come while [`COMPRESSIONS_WAITING_MAX`] wait, as a body that waits is
+//! memory; and [`COMPRESSIONS_MAX`] long bodies at the same time. Further ones wait in the order they came. Which coding,
+//! and whether any, is decided by `wire/encoding.rs`.
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::base::limits::COMPRESSIONS_MAX;
+use crate::base::limits::{COMPRESSIONS_MAX, COMPRESSIONS_WAITING_MAX};
 use crate::runtime::yield_now;
 use crate::wire::encoding::{Encoding, choose, slice_bytes};
 use crate::wire::http::{Request, Response};
@@ -18,9 +19,6 @@ const TURN_PARTS: usize = 64;
 /// What takes no more is short.
 const SHORT_PARTS_MAX: u32 = 16;
 
-/// Bodies that may wait for their turn; a list of the queue has some 50 KB.
-const WAITING_MAX: usize = 64;
-
 /// Leave to encode.
 pub(super) struct Encodings {
     long: Semaphore,
@@ -30,7 +28,7 @@ pub(super) struct Encodings {
 
 impl Default for Encodings {
     fn default() -> Self {
-        let [long, turn, waiting] = [COMPRESSIONS_MAX, TURN_PARTS, WAITING_MAX].map(Semaphore::new);
+        let [long, turn, waiting] = [COMPRESSIONS_MAX, TURN_PARTS, COMPRESSIONS_WAITING_MAX].map(Semaphore::new);
         Self { long, turn, waiting }
     }
 }
@@ -96,7 +94,7 @@ mod tests {
         let encodings = Encodings::default();
         let slice = || Box::pin(encodings.part(slice_bytes(2), 2));
         let _turn = block_on(slice());
-        let mut waiting: Vec<_> = (0..WAITING_MAX).map(|_| slice()).collect();
+        let mut waiting: Vec<_> = (0..COMPRESSIONS_WAITING_MAX).map(|_| slice()).collect();
         assert!(waiting.iter_mut().all(|part| block_on(poll_once(part)).is_none()));
         assert!(matches!(block_on(poll_once(slice())), Some(None)));
         waiting.pop();

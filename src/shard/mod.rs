@@ -2,8 +2,8 @@
 //!
 //! A shard is an `Rc<Shard>` with a `RefCell` per field; no borrow is held across an await. One task serves each
 //! connection ([`connection`]), one reads the inbox ([`inbox`]), one wakes what is due ([`timers`]), one accepts
-//! ([`accept`]), one tells the many of changes ([`fan_out`]). What the rules decide is performed by [`apply`]. Shards share nothing but their inboxes' senders and the
-//! count of places ([`places`]).
+//! ([`accept`]), one tells the many of changes ([`fan_out`]). What the rules decide is performed by [`apply`]. Shards share
+//! nothing but their inboxes' senders and the count of places ([`places`]).
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
