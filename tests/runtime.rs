@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 use std::rc::Rc;
 use std::thread::{self, JoinHandle};
@@ -717,6 +717,17 @@ fn probe_finds_io_uring_here() {
     assert_eq!((kind, reason.as_str()), (Kind::Uring, "io_uring available"));
     assert_eq!(probe("uring".parse().unwrap(), 2).unwrap().kind, Kind::Uring);
     assert_eq!(probe(Choice::Epoll, 2).unwrap().kind, Kind::Epoll);
+}
+
+#[test]
+fn what_the_probe_made_interrupts_nobody_when_it_ends() {
+    let nobody_writes = UdpSocket::bind("127.0.0.1:0").unwrap();
+    nobody_writes.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    for _ in 0..5 {
+        probe(Choice::Auto, 2).unwrap();
+        let error = nobody_writes.recv(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}");
+    }
 }
 
 /// Runs one of the ignored tests below in a process of its own, whose privileges it may give up.

@@ -16,6 +16,8 @@ use crate::wire::stun::{Answer, HEAD_BYTES, Transaction, decode_answer, encode_r
 
 /// Waits for an answer after each datagram, ms (RFC 8489 6.2.1: doubled each time).
 const WAITS_MS: [u64; 3] = [500, 1_000, 1_500];
+/// After these the next datagram is sent; `Interrupted` comes when we were stopped and continued (signal(7)).
+const ASK_AGAIN: [io::ErrorKind; 3] = [io::ErrorKind::WouldBlock, io::ErrorKind::TimedOut, io::ErrorKind::Interrupted];
 /// For one server.
 const PATIENCE_MS: u64 = 3_000;
 /// Ports of STUN and TURN without and with TLS (RFC 7065 3.1).
@@ -152,7 +154,7 @@ fn by_udp(server: SocketAddr, transaction: Transaction) -> io::Result<Option<Ans
                 let answer = decode_answer(&datagram[..length], transaction);
                 return answer.map(Some).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData));
             }
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
+            Err(error) if ASK_AGAIN.contains(&error.kind()) => {}
             Err(error) => return Err(error),
         }
     }

@@ -82,9 +82,12 @@ fn exchange(address: SocketAddr, request: &[u8], clock: &Clock, until: Time) -> 
     let mut buffer = [0; 4096];
     while answer.len() < ANSWER_BYTES_MAX {
         stream.set_read_timeout(Some(left()?))?;
-        match stream.read(&mut buffer)? {
-            0 => break,
-            length => answer.extend_from_slice(&buffer[..length]),
+        match stream.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(length) => answer.extend_from_slice(&buffer[..length]),
+            // We were stopped and continued (signal(7)).
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(answer)

@@ -7,6 +7,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::thread;
 use std::time::Duration;
 
 use super::driver::Driver;
@@ -44,7 +45,7 @@ pub fn probe(choice: Choice, shards: usize) -> Result<Probe, String> {
     if choice == Choice::Epoll {
         return Ok(Probe { kind: Kind::Epoll, reason: "epoll asked for".to_owned() });
     }
-    match (attempt(shards.max(1)), choice) {
+    match (attempt_apart(shards.max(1)), choice) {
         (Ok(()), Choice::Uring) => {
             Ok(Probe { kind: Kind::Uring, reason: "io_uring asked for and available".to_owned() })
         }
@@ -52,6 +53,14 @@ pub fn probe(choice: Choice, shards: usize) -> Result<Probe, String> {
         (Err(refusal), Choice::Uring) => Err(format!("io_uring asked for but {refusal}")),
         (Err(refusal), _) => Ok(Probe { kind: Kind::Epoll, reason: format!("{refusal}, using epoll") }),
     }
+}
+
+/// [`attempt`] on a thread of its own: some milliseconds after a ring has ended the kernel interrupts the thread that made
+/// it, whatever that waits for then (`EINTR`; a socket's timeout keeps the call from being restarted, signal(7)).
+fn attempt_apart(shards: usize) -> Result<(), String> {
+    let thread = thread::Builder::new().name("probe".to_owned()).spawn(move || attempt(shards));
+    let thread = thread.map_err(|error| format!("no thread could be had to try: {error}"))?;
+    thread.join().unwrap_or_else(|_| Err("the attempt panicked".to_owned()))
 }
 
 /// Why io_uring cannot be used here, if it cannot.

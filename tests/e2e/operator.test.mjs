@@ -7,6 +7,7 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import net from "node:net";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
+import { inspect } from "node:util";
 import { Client, ok, request } from "./client.mjs";
 import { Postgres } from "./postgres.mjs";
 import { Server, eventually, freePort, freshDatabase, run, temporaryFolder } from "./server.mjs";
@@ -17,10 +18,13 @@ const HEALTHCHECK_MS_MAX = 3_000;
 
 const lines = (text) => text.split("\n").filter((line) => line !== "");
 
-/** A UDP server on loopback; `answer` makes the answer to a STUN request. */
+/** A UDP server on loopback; `answer` makes the answer to a STUN request, or none. */
 async function udpServer(answer) {
   const socket = dgram.createSocket("udp4");
-  socket.on("message", (message, { port, address }) => socket.send(answer(message), port, address));
+  socket.on("message", (message, { port, address }) => {
+    const told = answer(message);
+    if (told) socket.send(told, port, address);
+  });
   await new Promise((resolve) => socket.bind(0, "127.0.0.1", resolve));
   return { port: socket.address().port, close: () => socket.close() };
 }
@@ -113,7 +117,7 @@ describe("doctor", { timeout: 60_000 }, () => {
     const [port, stun] = [await freePort(), `stun:127.0.0.1:${server.port}`];
     const args = ["--host=127.0.0.1", `--port=${port}`, `--data=${data}`, `--stun-urls=${stun}`];
     const found = await findings(args.slice(1));
-    assert.equal(found.code, 0);
+    assert.equal(found.code, 0, inspect(found));
     for (const name of ["kernel", "io_uring", "memlock", "descriptors", "memory", "processors", "clock"]) {
       assert.ok(found[name].found, name);
     }
@@ -122,6 +126,20 @@ describe("doctor", { timeout: 60_000 }, () => {
     const { stdout } = await run(["doctor", ...args]);
     assert.match(stdout, new RegExp(`^ok +port +127\\.0\\.0\\.1:${port} is free$`, "m"));
     assert.match(stdout, /^errors: 0, warnings: \d+$/m);
+  });
+
+  it("goes on where it was stopped and continued", async (t) => {
+    let doctor, asked = 0;
+    const server = await udpServer((request) => {
+      asked += 1;
+      if (asked > 1) return stunAnswer(request);
+      doctor.kill("SIGSTOP");
+      doctor.kill("SIGCONT");
+    });
+    t.after(() => server.close());
+    const stun = `stun:127.0.0.1:${server.port}`;
+    const found = await findings([`--port=${await freePort()}`, `--stun-urls=${stun}`], { started: (child) => (doctor = child) });
+    assert.deepEqual([found[stun].verdict, asked], ["ok", 2], inspect(found));
   });
 
   it("says what to do about what is wrong, with code 1", async (t) => {

@@ -5,6 +5,7 @@
 // DUET_DATABASE_URL (a Postgres where each server gets a database of its own; without it each has its folder).
 
 import { execFileSync, spawn } from "node:child_process";
+import dgram from "node:dgram";
 import { chownSync, existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import http from "node:http";
 import net from "node:net";
@@ -96,12 +97,13 @@ export function freshDatabase(url = DATABASE_URL) {
   return url.replace(/\/[^/]*$/, `/${name}`);
 }
 
-/** Runs the binary to its end: `{code, stdout, stderr}`. Killed after `ms`, then `code` is null. */
-export function run(args, { ms = START_MS, database, env, ...where } = {}) {
+/** Runs the binary to its end: `{code, stdout, stderr}`. Killed after `ms`, then `code` is null. `started` gets the process. */
+export function run(args, { ms = START_MS, database, env, started = () => {}, ...where } = {}) {
   const [program, words] = commandLine(args, where);
   return new Promise((resolve, reject) => {
     const child = spawn(program, words, { stdio: ["ignore", "pipe", "pipe"], env: environment(database, env) });
     running.add(child);
+    started(child);
     const out = { stdout: "", stderr: "" };
     for (const stream of ["stdout", "stderr"]) child[stream].setEncoding("utf8").on("data", (text) => (out[stream] += text));
     const timer = setTimeout(() => child.kill("SIGKILL"), ms);
@@ -114,16 +116,26 @@ export function run(args, { ms = START_MS, database, env, ...where } = {}) {
   });
 }
 
-/** A port below the range that the kernel hands to outgoing connections, free a moment ago. */
+/** A port below the range that the kernel hands to outgoing connections, free a moment ago, and no other test process's. */
 export async function freePort() {
   for (;;) {
     const port = 10_000 + Math.floor(Math.random() * 22_000);
-    const free = await new Promise((resolve) => {
-      const probe = net.createServer().once("error", () => resolve(false));
-      probe.listen(port, "127.0.0.1", () => probe.close(() => resolve(true)));
-    });
-    if (free) return port;
+    const probe = net.createServer();
+    const isFree = await bound(probe, () => probe.listen(port, "127.0.0.1"));
+    if (!isFree) continue;
+    await new Promise((resolve) => probe.close(resolve));
+    // It stays ours while we live: two processes that chose the same at once would find it free, both.
+    const claim = dgram.createSocket("udp4").unref();
+    if (await bound(claim, () => claim.bind(port, "127.0.0.2"))) return port;
   }
+}
+
+/** Whether `socket` could be bound, as `bind` tries. */
+function bound(socket, bind) {
+  return new Promise((resolve) => {
+    socket.once("error", () => resolve(false)).once("listening", () => resolve(true));
+    bind();
+  });
 }
 
 /** A folder that a server so confined may write to; gone with this process. */
