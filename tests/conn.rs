@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use duet::base::{EngineSid, Random, ShardId, Time, Token, UserId, limits};
-use duet::conn::{CloseReason, Conn, Output, Settings};
+use duet::conn::{Batch, CloseReason, Conn, Output, Settings};
 use duet::wire::deflate::{Deflater, Inflater, Policy};
 use duet::wire::http::{Method, Response};
 use duet::wire::proxy::LOCAL;
@@ -1220,6 +1220,42 @@ fn what_was_compressed_for_one_is_sent_to_all_as_the_same_bytes() {
         })
         .collect();
     assert!(frames.iter().all(|frame| frame[0] == 0xc1 && frame.as_ptr() == frames[0].as_ptr()));
+}
+
+#[test]
+fn a_batch_is_one_chunk_for_all_who_are_spoken_to_alike_and_reads_like_its_events() {
+    let events = [10, 600, 900].map(|length| Bytes::from(format!("[{:?}]", "x".repeat(length))));
+    let (mut batch, mut longer) = (Batch::default(), Batch::default());
+    events.iter().for_each(|event| batch.push(event.clone()));
+    longer.push(Bytes::from(vec![b' '; 1_022]));
+    let sent = |client: &mut Client, work: &mut dyn FnMut(&mut Conn, Time)| {
+        work(&mut client.conn, client.now);
+        std::mem::take(client.conn.chunks())
+    };
+    let deflating = || deflating("permessage-deflate", Settings::default()).0;
+    for client in [Client::plain, Client::connected, deflating] {
+        let frames = [client(), client()].map(|mut client| {
+            let chunks = sent(&mut client, &mut |conn, now| assert!(conn.send_batch(now, &batch)));
+            assert!(chunks.len() == 1 && chunks[0].len() <= batch.bytes_max());
+            chunks[0].clone()
+        });
+        assert_eq!(frames[0].as_ptr(), frames[1].as_ptr());
+        let one_by_one =
+            sent(&mut client(), &mut |conn, now| events.iter().for_each(|event| conn.send(now, event))).into_iter();
+        assert_eq!(frames[0], one_by_one.flatten().collect::<Bytes>());
+    }
+    let together = |client: &mut Client, batch: &Batch| {
+        let mut is_sent = false;
+        let chunks = sent(client, &mut |conn, now| is_sent = conn.send_batch(now, batch));
+        assert_eq!(is_sent, !chunks.is_empty());
+        is_sent
+    };
+    assert!(together(&mut Client::connected(), &longer) && together(&mut deflating(), &batch));
+    longer.push(Bytes::from(vec![b' '; 1_024]));
+    assert!(!together(&mut deflating(), &longer), "a long one is compressed");
+    let mut poller = polling();
+    poller.say(b"40").payload();
+    assert!(!together(&mut poller, &batch) && !together(&mut Client::opened(), &batch));
 }
 
 #[test]

@@ -53,6 +53,8 @@ pub const FAREWELLS_MAX: usize = 64;
 /// With so many bytes waiting a client is spared changes of presence and queue: it hears the newest once it has read.
 /// Small, because when a network stalls all clients have it at the same time.
 pub const DIFFS_BACKLOG_BYTES_MAX: usize = 4 * 1024;
+/// Changes told together to a client for whom nothing waits, as one chunk that all such clients share.
+pub const BATCH_BYTES_MAX: usize = 64 * 1024;
 /// Changes that a shard remembers for such clients, 64 bytes each; older ones they do not hear of. As many may wait, encoded,
 /// until all have been told.
 pub const CHANGES_KEPT: usize = 16_384;
@@ -232,7 +234,7 @@ const _: () = assert!(HANDOVER_WAIT_MS < UNBOUND_TIMEOUT_MS, "who is kept waitin
 const _: () = assert!(MESSAGE_BYTES_MAX < OUTBOX_BYTES_MAX, "one message must fit an outbox");
 const _: () = assert!(FULLY_COMPRESSED_BYTES_MAX < COMPRESSED_BYTES_MAX);
 const _: () = assert!(INFLATE_UNRATED_BYTES <= MESSAGE_BYTES_MAX);
-const _: () = assert!(DIFFS_BACKLOG_BYTES_MAX < OUTBOX_BYTES_MAX);
+const _: () = assert!(DIFFS_BACKLOG_BYTES_MAX < BATCH_BYTES_MAX && BATCH_BYTES_MAX < OUTBOX_BYTES_MAX);
 const _: () = assert!(QUEUE_LIST_MAX <= QUEUE_LIST_TOP);
 const _: () = assert!(CALL_SECONDS_MIN < CALL_SECONDS_MAX);
 const _: () = assert!(CALL_RECORDED_SECONDS_MIN <= CALL_COMPLETED_SECONDS_MIN);

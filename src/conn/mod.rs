@@ -7,6 +7,7 @@
 //! Bounds: unread input is one unfinished head, line, frame or message and the read it came in; output is
 //! `outbox_bytes_max`, over which the client is closed. It reads no clock, does no I/O and knows no user.
 
+mod batch;
 mod budget;
 mod close;
 mod deflation;
@@ -30,6 +31,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
+pub use batch::Batch;
 pub use budget::{Allowance, Allowances, EventClass};
 pub use close::CloseReason;
 pub use output::{Output, Transport};
@@ -285,6 +287,14 @@ impl Conn {
         let (Stage::Socket(socket), mut context) = self.split(now) else { return };
         socket.send(&mut context, event_json);
         self.settle(now);
+    }
+
+    /// [`Conn::send`] for each of these, where all can be shared with other connections; false, and nothing is sent, where not.
+    pub fn send_batch(&mut self, now: Time, batch: &Batch) -> bool {
+        let (Stage::Socket(socket), mut context) = self.split(now) else { return false };
+        let is_sent = socket.send_batch(&mut context, batch);
+        self.settle(now);
+        is_sent
     }
 
     /// Goes by other settings from now on. What was agreed with the client must be the same in them.

@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 
+use super::batch::Batch;
 use super::budget::Budget;
 use super::deflation::Deflation;
 use super::frames::{Failure, Frames, MALFORMED, Message};
@@ -224,7 +225,7 @@ impl Socket {
         if self.session != Session::Connected {
             return;
         }
-        let prefix = if self.dialect == Dialect::SocketIo { socketio::MESSAGE_EVENT } else { "" };
+        let prefix = self.event_prefix();
         if let Transport::WebSocket(Frames { deflation: Some(deflation), .. }) = &mut self.transport
             && let Some(frame) = deflation.event_frame(context.settings, prefix, event_json)
         {
@@ -241,6 +242,25 @@ impl Socket {
         head.extend_from_slice(joined);
         let body = if is_joined { Bytes::new() } else { event_json.clone() };
         context.outbox.write_pair(Bytes::from(head), body);
+    }
+
+    /// Writes the events as one chunk that all who are spoken to alike share; false if each has to be sent by itself: by
+    /// polling, and where one may be compressed.
+    pub fn send_batch(&self, context: &mut Context, batch: &Batch) -> bool {
+        let Transport::WebSocket(frames) = &self.transport else { return false };
+        let prefix = self.event_prefix();
+        let length_max = prefix.len() + batch.longest();
+        let is_compressed = frames.deflation.is_some() && length_max >= context.settings.deflate_bytes_min;
+        let is_sent = self.session == Session::Connected && !is_compressed;
+        if is_sent {
+            context.outbox.write(batch.frames(prefix));
+        }
+        is_sent
+    }
+
+    /// What stands before an event in its message.
+    fn event_prefix(&self) -> &'static str {
+        if self.dialect == Dialect::SocketIo { socketio::MESSAGE_EVENT } else { "" }
     }
 
     /// Ends the session in order (RFC 6455 7.1.2; by polling, with a close packet), or at once when the peer cannot

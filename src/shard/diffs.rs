@@ -7,11 +7,13 @@
 //! left out: it fills the outbox, up to its bound.
 
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 
-use crate::base::limits::{CHANGES_KEPT, DIFFS_BACKLOG_BYTES_MAX};
+use crate::base::limits::{BATCH_BYTES_MAX, CHANGES_KEPT, DIFFS_BACKLOG_BYTES_MAX};
 use crate::base::{ConnId, Map, Time, UserId};
+use crate::conn::Batch;
 use crate::domain::directory::Directory;
 
 use super::slots::Entry;
@@ -91,6 +93,21 @@ impl Entry {
         self.conn.send(now, encoded);
         self.heard.next = number + 1;
         Told::Sent
+    }
+
+    /// Sends the changes of these numbers as one, if that is all the same to the client: it has heard none of them and
+    /// everything before, and reads what it is sent. False if it has to be told one by one.
+    pub fn send_diffs(&mut self, now: Time, numbers: RangeInclusive<u64>, batch: &Batch) -> bool {
+        let fits = match self.conn.waiting_bytes() {
+            0 => batch.bytes_max() <= BATCH_BYTES_MAX,
+            waiting => waiting + batch.bytes_max() <= DIFFS_BACKLOG_BYTES_MAX,
+        };
+        let is_next = !self.heard.is_behind && self.heard.next <= *numbers.start();
+        let is_sent = is_next && fits && self.conn.send_batch(now, batch);
+        if is_sent {
+            self.heard.next = numbers.end() + 1;
+        }
+        is_sent
     }
 
     /// Leaves out the change of this number and, until it has caught up, those after.
@@ -203,6 +220,42 @@ mod tests {
         assert_eq!((newest(b"true,\"available\":true}]"), newest(b"false,\"available\":false}]")), (1, 499));
         let number = changes.note(users[0]);
         assert_eq!(entry.send_diff(NOW, number, &Bytes::from_static(b"[1]")), Told::Sent);
+    }
+
+    #[test]
+    fn changes_are_told_together_to_who_reads_and_has_heard_all_before() {
+        let mut random = Random::from_seed(3);
+        let user = UserId::draw(&mut random);
+        let mut batch = Batch::default();
+        (0..3).for_each(|_| batch.push(ServerEvent::QueueUpdate { user, available: true }.encode()));
+        let stage = || stage(user);
+        let tell = |entry: &mut Entry, numbers, batch: &Batch| {
+            let is_sent = entry.send_diffs(NOW, numbers, batch);
+            assert_eq!(is_sent, read(&mut entry.conn) > 0);
+            is_sent
+        };
+        let (mut slots, id, _) = stage();
+        let entry = slots.get(id).unwrap();
+        assert!(tell(entry, 1..=3, &batch) && tell(entry, 6..=8, &batch));
+        assert!(!tell(entry, 8..=10, &batch), "it has heard the first of them");
+        assert_eq!(entry.send_diff(NOW, 8, &batch.events()[0]), Told::Before);
+        entry.miss(9);
+        assert!(!tell(entry, 10..=12, &batch), "it is behind");
+
+        let (mut slots, id, _) = stage();
+        let entry = slots.get(id).unwrap();
+        let rounds = (1..).step_by(3).take_while(|first| entry.send_diffs(NOW, *first..=first + 2, &batch)).count();
+        assert!(rounds > 1 && !entry.has_missed());
+        let room = DIFFS_BACKLOG_BYTES_MAX - entry.conn.waiting_bytes();
+        assert!(room < batch.bytes_max(), "{room} bytes after {rounds} rounds");
+        read(&mut entry.conn);
+        let mut large = Batch::default();
+        while large.bytes_max() <= BATCH_BYTES_MAX - 1_012 {
+            large.push(Bytes::from(vec![b' '; 1_000]));
+        }
+        assert!(tell(entry, 1_000..=1_099, &large));
+        large.push(Bytes::from(vec![b' '; 1_000]));
+        assert!(!tell(entry, 1_100..=1_199, &large), "too much for one");
     }
 
     #[test]
