@@ -10,7 +10,7 @@ import { after, before, describe, it } from "node:test";
 import { inspect } from "node:util";
 import { Client, ok, request } from "./client.mjs";
 import { Postgres } from "./postgres.mjs";
-import { Server, eventually, freePort, freshDatabase, run, temporaryFolder } from "./server.mjs";
+import { Server, eventually, freePort, freshDatabase, pause, run, temporaryFolder } from "./server.mjs";
 
 const SECRET = "0f8fad5bd9cb469fa165708671bd1f41";
 const PRODUCTION = { NODE_ENV: "production", ALLOWED_ORIGINS: "https://a.example" };
@@ -130,16 +130,26 @@ describe("doctor", { timeout: 60_000 }, () => {
 
   it("goes on where it was stopped and continued", async (t) => {
     let doctor, asked = 0;
-    const server = await udpServer((request) => {
+    const stopAndContinue = () => ["SIGSTOP", "SIGCONT"].forEach((signal) => doctor.kill(signal));
+    const stunServer = await udpServer((request) => {
       asked += 1;
       if (asked > 1) return stunAnswer(request);
-      doctor.kill("SIGSTOP");
-      doctor.kill("SIGCONT");
+      stopAndContinue();
     });
-    t.after(() => server.close());
-    const stun = `stun:127.0.0.1:${server.port}`;
-    const found = await findings([`--port=${await freePort()}`, `--stun-urls=${stun}`], { started: (child) => (doctor = child) });
-    assert.deepEqual([found[stun].verdict, asked], ["ok", 2], inspect(found));
+    const server = net.createServer((socket) =>
+      socket.once("data", async () => {
+        await pause(50);
+        stopAndContinue();
+        await pause(50);
+        socket.end("HTTP/1.1 200 OK\r\n\r\n{}");
+      }),
+    );
+    await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+    t.after(() => [stunServer, server].forEach((server) => server.close()));
+    const stun = `stun:127.0.0.1:${stunServer.port}`;
+    const args = [`--port=${server.address().port}`, `--stun-urls=${stun}`];
+    const found = await findings(args, { started: (child) => (doctor = child) });
+    assert.deepEqual([found.port.verdict, found[stun].verdict, asked], ["ok", "ok", 2], inspect(found));
   });
 
   it("says what to do about what is wrong, with code 1", async (t) => {
