@@ -53,8 +53,9 @@ pub const FAREWELLS_MAX: usize = 64;
 /// With so many bytes waiting a client is spared changes of presence and queue: it hears the newest once it has read.
 /// Small, because when a network stalls all clients have it at the same time.
 pub const DIFFS_BACKLOG_BYTES_MAX: usize = 4 * 1024;
-/// Changes told together to a client for whom nothing waits, as one chunk that all such clients share.
-pub const BATCH_BYTES_MAX: usize = 64 * 1024;
+/// Changes told together, as one chunk that clients for whom nothing waits share; with so many, further ones are told after
+/// them. A client that stops reading keeps one such chunk from being freed.
+pub const BATCH_BYTES_MAX: usize = 16 * 1024;
 /// Changes that a shard remembers for such clients, 64 bytes each; older ones they do not hear of. As many may wait, encoded,
 /// until all have been told.
 pub const CHANGES_KEPT: usize = 16_384;

@@ -2,9 +2,9 @@
 //! becomes ready meanwhile waits for those few, not for thousands.
 //!
 //! What was published together is one round, in which each client is told of all at once, by one chunk that those who
-//! are spoken to alike share. Rounds go by one after the other, so everybody hears changes in their order. Bound:
-//! [`CHANGES_KEPT`] changes in all rounds; if more come the oldest round is given up, and whom it has not reached counts
-//! as a slow reader ([`super::diffs`]).
+//! are spoken to alike share; of more than [`BATCH_BYTES_MAX`] there are several. Rounds go by one after the other, so
+//! everybody hears changes in their order. Bound: [`CHANGES_KEPT`] changes in all rounds; if more come the oldest round is
+//! given up, and whom it has not reached counts as a slow reader ([`super::diffs`]).
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use crate::base::limits::{CHANGES_KEPT, TOLD_AT_ONCE_MAX, WRITES_AT_ONCE_MAX};
+use crate::base::limits::{BATCH_BYTES_MAX, CHANGES_KEPT, TOLD_AT_ONCE_MAX, WRITES_AT_ONCE_MAX};
 use crate::base::{ConnId, UserId};
 use crate::conn::Batch;
 use crate::message::ServerEvent;
@@ -61,7 +61,7 @@ impl Rounds {
     fn push(&mut self, conns: Arc<[ConnId]>, change: Change, encoded: Bytes) -> Option<Round> {
         self.changes += 1;
         match self.waiting.back_mut() {
-            Some(round) if round.told == 0 && Arc::ptr_eq(&round.conns, &conns) => round.push(change, encoded),
+            Some(round) if round.may_grow() && Arc::ptr_eq(&round.conns, &conns) => round.push(change, encoded),
             _ => {
                 let mut round = Round { conns, told: 0, changes: Vec::new(), batch: Batch::default() };
                 round.push(change, encoded);
@@ -98,6 +98,11 @@ impl Round {
     fn push(&mut self, change: Change, encoded: Bytes) {
         self.changes.push(change);
         self.batch.push(encoded);
+    }
+
+    /// Whether it can take a change: nobody has been told of it, and it is not large.
+    fn may_grow(&self) -> bool {
+        self.told == 0 && self.batch.bytes_max() < BATCH_BYTES_MAX
     }
 
     /// From the first change to the last.
@@ -232,6 +237,16 @@ mod tests {
     }
 
     #[test]
+    fn much_at_once_is_told_in_several_rounds() {
+        let (mut rounds, all, length) = (Rounds::default(), conns(1), BATCH_BYTES_MAX / 10);
+        for number in 1..=25 {
+            rounds.push(all.clone(), Change { number, event: 0 }, Bytes::from(vec![b' '; length]));
+        }
+        assert_eq!(rounds.waiting.iter().map(|round| round.changes.len()).collect::<Vec<_>>(), [10, 10, 5]);
+        assert_eq!(told(&mut rounds).0, (1..=25).map(|number| (0, number)).collect::<Vec<_>>());
+    }
+
+    #[test]
     fn what_comes_while_a_round_goes_by_is_another_round() {
         let (mut rounds, all) = (Rounds::default(), conns(WRITES_AT_ONCE_MAX as u32 + 1));
         rounds.add(&all, 1);
@@ -253,6 +268,6 @@ mod tests {
             .map(|round| (round.told, round.changes[0].number))
             .collect();
         assert_eq!(given_up, [(WRITES_AT_ONCE_MAX, 1)]);
-        assert_eq!((rounds.changes, rounds.waiting.len()), (CHANGES_KEPT, 1));
+        assert_eq!(rounds.changes, CHANGES_KEPT);
     }
 }
