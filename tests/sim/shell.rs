@@ -6,7 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use duet::base::{ConnId, ShardId, Time};
-use duet::conn::{CloseReason, Conn, Output};
+use duet::conn::{Batch, CloseReason, Conn, Output};
 use duet::domain::{self, Dismissal, Domain, Effect, Effects, Input};
 use duet::message::store::{Reply, Request};
 use duet::message::{ClientEvent, Leave, ServerEvent};
@@ -316,8 +316,14 @@ impl World {
                 self.leak(conn, &event, &encoded);
             }
             Effect::FanOut { conns, event, .. } => {
-                let encoded = event.encode();
-                conns.iter().for_each(|conn| self.on_conn(*conn, |conn| conn.send(now, &encoded)));
+                let (encoded, mut batch) = (event.encode(), Batch::default());
+                batch.push(encoded.clone());
+                let tell = |conn: &mut Conn| {
+                    if !conn.send_batch(now, &batch) {
+                        conn.send(now, &encoded);
+                    }
+                };
+                conns.iter().for_each(|conn| self.on_conn(*conn, tell));
             }
             Effect::Dismiss { conn, why } => self.on_conn(conn, |conn| conn.close(now, reason(why))),
             Effect::Tell { user, message } => {

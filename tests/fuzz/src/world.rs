@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use duet::base::limits::HEAD_BYTES_MAX;
 use duet::base::{EngineSid, Random, ShardId, Time};
-use duet::conn::{CloseReason, Conn, Output, Settings};
+use duet::conn::{Batch, CloseReason, Conn, Output, Settings};
 use duet::wire::deflate::{InflateError, Inflater, Window};
 use duet::wire::engineio::{Packet, SEPARATOR};
 use duet::wire::http::{Method, Response};
@@ -198,6 +198,21 @@ impl World {
         let event = Bytes::from(format!("[\"{}\"]", "x".repeat(length)));
         self.longest = self.longest.max(event.len() + 16);
         self.conn.send(self.now, &event);
+        self.check();
+    }
+
+    /// Two events for many, the longer as long as told, together or one after the other.
+    pub fn send_batch(&mut self, length: usize) {
+        if self.settings.is_conformance_target {
+            return;
+        }
+        let events = [length, length / 2].map(|length| Bytes::from(format!("[\"{}\"]", "y".repeat(length))));
+        let mut batch = Batch::default();
+        events.iter().for_each(|event| batch.push(event.clone()));
+        self.longest = self.longest.max(batch.bytes_max());
+        if !self.conn.send_batch(self.now, &batch) {
+            events.iter().for_each(|event| self.conn.send(self.now, event));
+        }
         self.check();
     }
 

@@ -126,6 +126,7 @@ fn operate(world: &mut World, input: &mut Unstructured, said: &mut Vec<u8>) -> a
         32 => world.poll(),
         33 => world.release_poll(),
         34 => world.upgrade(number & 1 != 0, number & 2 != 0, EXTENSIONS[number / 4 % EXTENSIONS.len()]),
+        35 => world.send_batch(number),
         _ => {}
     }
     Ok(())
