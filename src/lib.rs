@@ -12,8 +12,8 @@
 //!    decides, and its [`domain::Effects`] say what is to be done. An HTTP request goes to [`api::handle`].
 //! 4. [`shard`] performs the effects: events to this shard's connections, messages to the homes of other users, writes
 //!    to the [`store`] over a [`link`].
-//! 5. What a client is to hear is a [`message::ServerEvent`], encoded once; `Conn::send` frames it, and the
-//!    connection's task writes it to the socket.
+//! 5. What a client is to hear is a [`message::ServerEvent`], encoded once; `Conn::send` frames it, or a
+//!    [`conn::Batch`] once for all who look at the queue, and the connection's task writes it to the socket.
 //!
 //! Everything up to [`api`] is the core: synchronous or runtime-free, built and tested with `--no-default-features`.
 //! The rest is the shell around it. `ARCHITECTURE.md` has the map and the invariants.

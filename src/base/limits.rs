@@ -160,12 +160,12 @@ pub const COOLDOWN_SHORT_MS: u64 = 3_600_000;
 
 /// Clients told of changes in one turn of a shard's loop: their writes take about half a millisecond.
 pub const WRITES_AT_ONCE_MAX: usize = 64;
-/// Changes told in one turn, where many were published together; each costs about 0.2 µs.
+/// Changes told in one turn, where many were published together; each costs about 0.2 µs where they are told one by one.
 pub const TOLD_AT_ONCE_MAX: usize = 2_048;
 /// Presence changes are gathered for this long, then published once per user (D15).
 pub const PUBLISH_TICK_MS: u64 = 10;
-/// And for this long, µs, since the last, times those who look at the queue on all shards. To tell one of them costs 5 to
-/// 12 µs, so a shard spends about a tenth of its time on it however much changes.
+/// And for this long, µs, since the last, times those who look at the queue on all shards. To tell one of them costs some
+/// 2 to 5 µs, so a shard spends less than a tenth of its time on it however much changes.
 pub const PUBLISH_VIEWER_US: u64 = 100;
 /// But no longer than this.
 pub const PUBLISH_PAUSE_MAX_MS: u64 = 2_000;

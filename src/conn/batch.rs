@@ -8,7 +8,7 @@ use std::cell::OnceCell;
 use bytes::Bytes;
 
 use crate::wire::socketio;
-use crate::wire::websocket::{Data, EncodedHeader, OpCode};
+use crate::wire::websocket::encode_text;
 
 /// A frame's header is at most so long, and the prefix behind it, bytes (RFC 6455 5.2; Socket.IO's `42`).
 const HEAD_BYTES_MAX: usize = 12;
@@ -51,16 +51,8 @@ impl Batch {
     /// The frames, with what the dialect puts before an event.
     pub(super) fn frames(&self, prefix: &'static str) -> Bytes {
         let frames = if prefix == socketio::MESSAGE_EVENT { &self.socket_io } else { &self.plain };
-        let frames = frames.get_or_init(|| {
-            let mut frames = Vec::with_capacity(self.bytes_max);
-            for event in &self.events {
-                let header = EncodedHeader::new(OpCode::Data(Data::Text), prefix.len() + event.len());
-                [header.as_bytes(), prefix.as_bytes(), event]
-                    .into_iter()
-                    .for_each(|part| frames.extend_from_slice(part));
-            }
-            Bytes::from(frames)
-        });
+        let frame = |event: &Bytes| encode_text(&[prefix.as_bytes(), event]);
+        let frames = frames.get_or_init(|| Bytes::from(self.events.iter().map(frame).collect::<Vec<_>>().concat()));
         frames.clone()
     }
 }
